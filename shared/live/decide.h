@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The one sequence that every plugin runs for an event: borrow the policy, collect the facts, call
+ * verdict(), describe the outcome in strings of its own, and record it in the audit log. Plugins
+ * translate to and from their host's forms and decide nothing.
+ *
+ * struct decider: one per process, with a housekeeping thread that takes a changed policy (every
+ * 100 ms), keeps the gateway's own addresses current and drains the audit rings.
+ * struct decide_thread: one per hot thread; decide() takes no lock and allocates nothing.
+ */
+#ifndef CX_DECIDE_H
+#define CX_DECIDE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "shared/policy/policy.h"
+#include "shared/policy/verdict.h"
+
+struct decider;
+struct decide_thread;
+
+/* Syslog priorities (RFC 5424) of messages to the host program. */
+enum decide_priority { DECIDE_ERR = 3, DECIDE_WARNING = 4, DECIDE_NOTICE = 5, DECIDE_INFO = 6 };
+
+/*
+ * event: a stable id such as "policy-loaded"; text: the rest, "key=value ..." on one line, already
+ * escaped. Called from the housekeeping thread, and from decider_start(); once per change of state.
+ */
+typedef void decide_log(void *arg, enum decide_priority prio, const char *event, const char *text);
+
+struct decider_options {
+	const char *component;	  /* "unbound", "spoa", "dns" */
+	const char *policy_path;
+	const char *audit_path;	  /* NULL: no audit log; "-": standard error */
+	const char *pubkey_path;  /* PEM, Ed25519; NULL: signatures are not required */
+	uint64_t min_serial;
+	uint64_t features;	  /* FEATURE_* that this plugin enforces */
+	bool audit_denied_only;
+	decide_log *log;
+	void *log_arg;
+};
+
+/*
+ * Copies the options, tries to load the policy once (a failure is logged and leaves no-policy in
+ * force), and starts the housekeeping thread with all signals blocked. NULL: no memory or no thread;
+ * or a pubkey_path that cannot be used, which is logged.
+ */
+struct decider *decider_start(const struct decider_options *o);
+/* Joins the thread. All decide_threads must have been freed. */
+void decider_stop(struct decider *d);
+/* Look at the policy file now, even if it seems unchanged. Async-signal-safe. */
+void decider_reload(struct decider *d);
+/* True while a policy is in force. */
+bool decider_ready(const struct decider *d);
+
+struct decide_thread *decide_thread_new(struct decider *d);
+void decide_thread_free(struct decide_thread *t);
+
+enum { DECISION_PROFILE_SIZE = 64 };
+
+/* The outcome, in memory of its own: it outlives the policy that gave it. */
+struct decision {
+	struct verdict v;
+	char profile[DECISION_PROFILE_SIZE]; /* cut if longer */
+	char rule[13];
+	char policy[13]; /* digest of the policy that decided, "" for no-policy */
+	uint32_t deny_ttl_s;
+};
+
+/* now: both clocks, read by this call. For hosts without a clock of their own. */
+struct now decide_now(void);
+
+/* Decides. Records nothing. */
+void decide_judge(struct decide_thread *t, const struct question *q, struct now now, struct decision *out);
+
+/*
+ * Records a decision in the audit log, with what the question says; id (may be NULL) names the
+ * connection or request. A decision may be altered before (unresolved, internal-error ...).
+ */
+void decide_record(struct decide_thread *t, const struct question *q, struct now now, const struct decision *d,
+		   const char *id, size_t id_len);
+
+#endif
