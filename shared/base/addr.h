@@ -53,7 +53,7 @@ bool prefix_is_v4(const struct prefix *p);
 enum addr_class {
 	ADDR_PUBLIC,
 	ADDR_PRIVATE, /* RFC 1918, 100.64.0.0/10, fc00::/7: lifted by `private: true` */
-	ADDR_NEVER    /* loopback, link-local, multicast, unspecified, metadata services ...: never */
+	ADDR_NEVER /* loopback, link-local, multicast, unspecified, metadata services ...: never */
 };
 
 /*

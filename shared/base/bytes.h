@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A cursor over foreign bytes that fails once and stays failed: work after a failure is a no-op that
- * yields zeroes, so a parser reads straight on and asks `bad` once at the end. Never reads or writes
- * outside the buffer it was given, never allocates. Remaining length is compared; no pointer past
- * the end is ever formed.
+ * A cursor over foreign bytes that fails once and stays failed: work after a failure is a no-op
+ * that yields zeroes, so a parser reads straight on and asks `bad` once at the end. Never reads or
+ * writes outside the buffer it was given, never allocates. Remaining length is compared; no pointer
+ * past the end is ever formed.
  *
  * Ownership: the caller owns the buffer, which must outlive the cursor and what rd_take() returns.
  * Threads: a cursor belongs to one thread.

@@ -19,26 +19,28 @@ enum {
 	NAME_MAX_TEXT = 253,
 	NAME_MAX_WIRE = 254,
 	NAME_MAX_LABELS = 127,
-	NAME_PAD = 16,	      /* zeroed octets behind the name, so that a hash may read whole words */
+	NAME_PAD = 16, /* zeroed octets behind the name, so that a hash may read whole words */
 	NAME_TEXT_SIZE = 1024 /* room for any name as text, every octet escaped as \ddd, and NUL */
 };
 
 struct name {
-	uint8_t len;	  /* octets in wire[] */
+	uint8_t len;      /* octets in wire[] */
 	uint8_t n_labels; /* 0 for the root */
-	uint8_t off[NAME_MAX_LABELS + 1]; /* where label i (0 = leftmost) starts; off[n_labels] = len */
+	uint8_t off[NAME_MAX_LABELS +
+		    1]; /* where label i (0 = leftmost) starts; off[n_labels] = len */
 	uint8_t wire[NAME_MAX_WIRE + NAME_PAD];
 };
 
 enum name_err {
 	NAME_OK,
-	NAME_EMPTY,	  /* no octet, or nothing but the root's dot */
+	NAME_EMPTY,       /* no octet, or nothing but the root's dot */
 	NAME_EMPTY_LABEL, /* two dots in a row, or a leading one */
 	NAME_LONG_LABEL,
 	NAME_TOO_LONG,
-	NAME_BAD_OCTET,	 /* an octet that is not a-z A-Z 0-9 - _ */
-	NAME_IP_LITERAL, /* an address in some spelling: last label all digits, or 0x and hex; or [ or : */
-	NAME_TRUNCATED	 /* wire only: the root label is missing, or a compression pointer */
+	NAME_BAD_OCTET,  /* an octet that is not a-z A-Z 0-9 - _ */
+	NAME_IP_LITERAL, /* an address in some spelling: last label all digits, or 0x and hex; or [
+			    or : */
+	NAME_TRUNCATED   /* wire only: the root label is missing, or a compression pointer */
 };
 
 /* One lower-case sentence, for people. */

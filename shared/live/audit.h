@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The audit log: one JSON object a line for every verdict, written off the data path. Hot threads put
- * events into rings of their own and never wait; the housekeeping thread turns them into lines and
- * appends whole lines per write. A full ring or a failing disk drops events and counts them.
+ * The audit log: one JSON object a line for every verdict, written off the data path. Hot threads
+ * put events into rings of their own and never wait; the housekeeping thread turns them into lines
+ * and appends whole lines per write. A full ring or a failing disk drops events and counts them.
  * Schema: docs/audit.md.
  */
 #ifndef CX_AUDIT_H
@@ -16,7 +16,7 @@
 #include "shared/base/name.h"
 #include "shared/policy/verdict.h"
 
-struct audit;	   /* one per process */
+struct audit;      /* one per process */
 struct audit_ring; /* one per hot thread */
 
 /* What a hot thread knows; copied into the ring. Pointers are borrowed for the call. */
@@ -48,9 +48,9 @@ struct audit_event {
 };
 
 /*
- * component: "unbound", "spoa", "dns". path: file to append to, "-" for standard error, NULL: events
- * are counted but not written. The file is opened at the first drain and again after it was moved
- * (log rotation). NULL if there is no memory.
+ * component: "unbound", "spoa", "dns". path: file to append to, "-" for standard error, NULL:
+ * events are counted but not written. The file is opened at the first drain and again after it was
+ * moved (log rotation). NULL if there is no memory.
  */
 struct audit *audit_new(const char *component, const char *path);
 /* Drains what is there. Rings must have been freed. */
@@ -64,8 +64,8 @@ void audit_ring_free(struct audit_ring *r);
 bool audit_put(struct audit_ring *r, const struct audit_event *e);
 
 /*
- * Writes what the rings hold; returns the number of lines written. One thread at a time. On an error
- * of the file, *err (may be NULL) is errno, else 0.
+ * Writes what the rings hold; returns the number of lines written. One thread at a time. On an
+ * error of the file, *err (may be NULL) is errno, else 0.
  */
 size_t audit_drain(struct audit *a, int *err);
 

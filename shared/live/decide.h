@@ -31,12 +31,12 @@ enum decide_priority { DECIDE_ERR = 3, DECIDE_WARNING = 4, DECIDE_NOTICE = 5, DE
 typedef void decide_log(void *arg, enum decide_priority prio, const char *event, const char *text);
 
 struct decider_options {
-	const char *component;	  /* "unbound", "spoa", "dns" */
+	const char *component; /* "unbound", "spoa", "dns" */
 	const char *policy_path;
-	const char *audit_path;	  /* NULL: no audit log; "-": standard error */
-	const char *pubkey_path;  /* PEM, Ed25519; NULL: signatures are not required */
+	const char *audit_path;  /* NULL: no audit log; "-": standard error */
+	const char *pubkey_path; /* PEM, Ed25519; NULL: signatures are not required */
 	uint64_t min_serial;
-	uint64_t features;	  /* FEATURE_* that this plugin enforces */
+	uint64_t features; /* FEATURE_* that this plugin enforces */
 	bool audit_denied_only;
 	decide_log *log;
 	void *log_arg;
@@ -44,8 +44,8 @@ struct decider_options {
 
 /*
  * Copies the options, tries to load the policy once (a failure is logged and leaves no-policy in
- * force), and starts the housekeeping thread with all signals blocked. NULL: no memory or no thread;
- * or a pubkey_path that cannot be used, which is logged.
+ * force), and starts the housekeeping thread with all signals blocked. NULL: no memory or no
+ * thread; or a pubkey_path that cannot be used, which is logged.
  */
 struct decider *decider_start(const struct decider_options *o);
 /* Joins the thread. All decide_threads must have been freed. */
@@ -73,13 +73,14 @@ struct decision {
 struct now decide_now(void);
 
 /* Decides. Records nothing. */
-void decide_judge(struct decide_thread *t, const struct question *q, struct now now, struct decision *out);
+void decide_judge(struct decide_thread *t, const struct question *q, struct now now,
+		  struct decision *out);
 
 /*
  * Records a decision in the audit log, with what the question says; id (may be NULL) names the
  * connection or request. A decision may be altered before (unresolved, internal-error ...).
  */
-void decide_record(struct decide_thread *t, const struct question *q, struct now now, const struct decision *d,
-		   const char *id, size_t id_len);
+void decide_record(struct decide_thread *t, const struct question *q, struct now now,
+		   const struct decision *d, const char *id, size_t id_len);
 
 #endif

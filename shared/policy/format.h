@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * policy.bin: the compiled policy as it lies in the file. Written by shared/compile, checked once by
- * check.c, read by policy.c; nobody else includes this.
+ * policy.bin: the compiled policy as it lies in the file. Written by shared/compile, checked once
+ * by check.c, read by policy.c; nobody else includes this.
  *
- * Little-endian throughout (a reader on another byte order refuses the file). The file is one header,
- * a section table, sections (each 8-byte aligned, in ascending id, no overlap, zero padding between),
- * and an optional signature block behind `content_size`. Only offsets and indices, no pointers, so the
- * file is mapped as it is. The same input gives the same bytes.
+ * Little-endian throughout (a reader on another byte order refuses the file). The file is one
+ * header, a section table, sections (each 8-byte aligned, in ascending id, no overlap, zero padding
+ * between), and an optional signature block behind `content_size`. Only offsets and indices, no
+ * pointers, so the file is mapped as it is. The same input gives the same bytes.
  *
  * Two SHA-256 digests: `file_digest` over bytes [0, content_size) with that field taken as zero;
  * `meaning_digest` over, for each section with FMT_MEANING in ascending id: id (u32), count (u32),
@@ -43,10 +43,11 @@ struct fmt_header {
 	uint64_t required;     /* FEATURE_* of features.h that a reader must enforce */
 	uint64_t serial;
 	uint64_t hash_seed;
-	uint64_t depths[2];	  /* bit d: some entry has d labels; bit 0 unused (the root is no entry) */
+	uint64_t
+		depths[2]; /* bit d: some entry has d labels; bit 0 unused (the root is no entry) */
 	uint32_t n_sections;
 	uint32_t default_profile; /* index into PROFILES */
-	uint32_t unlisted;	  /* SRC_* value of a source that no prefix holds: SRC_NONE */
+	uint32_t unlisted;        /* SRC_* value of a source that no prefix holds: SRC_NONE */
 	uint32_t reserved;
 	uint8_t meaning_digest[32];
 	uint8_t file_digest[32];
@@ -62,7 +63,7 @@ static_assert(sizeof(struct fmt_header) == 256, "header size");
 
 enum fmt_section_flag {
 	FMT_MEANING = 1, /* part of the meaning digest */
-	FMT_MUST = 2	 /* a reader that does not know the id refuses the file */
+	FMT_MUST = 2     /* a reader that does not know the id refuses the file */
 };
 
 struct fmt_section {
@@ -77,28 +78,28 @@ struct fmt_section {
 static_assert(sizeof(struct fmt_section) == 32, "section table layout");
 
 enum fmt_section_id {
-	SEC_GATE = 1,  /* u64[]: see policy lookup below */
-	SEC_LINES,     /* struct fmt_line[], 64-byte aligned */
-	SEC_BLOB,      /* name records */
-	SEC_RULESETS,  /* u32[]: n, then n pairs (layer, rule), sorted; referred to by index of n */
-	SEC_RULES,     /* struct fmt_rule[] */
-	SEC_PORTS,     /* u32[]: n, then n x (lo | hi << 16), sorted, disjoint; by index of n */
-	SEC_HTTP,      /* bytes: http rules, see below; by offset */
-	SEC_LAYERS,    /* struct fmt_layer[]; layer 0 is `never` */
-	SEC_SEES,      /* struct fmt_sees[]: the layers of each profile, sorted by layer */
-	SEC_PROFILES,  /* struct fmt_profile[], sorted by name */
-	SEC_QTYPES,    /* u16[]: n, then n types, sorted; by index of n */
-	SEC_SRC4,      /* struct fmt_src4[]: first starts at 0, ascending */
-	SEC_SRC4_TOP,  /* u32[65537] or absent: first range whose start is >= i << 16, minus one */
-	SEC_SRC6,      /* struct fmt_src6[]: first starts at ::, ascending */
-	SEC_BINDSETS,  /* u32[]: n, then n profile indices, sorted; by index of n */
-	SEC_CIDRS,     /* struct fmt_cidr[], sorted by length (longest first), then address */
-	SEC_OWNED,     /* struct fmt_prefix[]: the `sources` prefixes, never destinations */
-	SEC_STRINGS,   /* NUL-terminated, offset 0 is "": profile and layer names */
+	SEC_GATE = 1, /* u64[]: see policy lookup below */
+	SEC_LINES,    /* struct fmt_line[], 64-byte aligned */
+	SEC_BLOB,     /* name records */
+	SEC_RULESETS, /* u32[]: n, then n pairs (layer, rule), sorted; referred to by index of n */
+	SEC_RULES,    /* struct fmt_rule[] */
+	SEC_PORTS,    /* u32[]: n, then n x (lo | hi << 16), sorted, disjoint; by index of n */
+	SEC_HTTP,     /* bytes: http rules, see below; by offset */
+	SEC_LAYERS,   /* struct fmt_layer[]; layer 0 is `never` */
+	SEC_SEES,     /* struct fmt_sees[]: the layers of each profile, sorted by layer */
+	SEC_PROFILES, /* struct fmt_profile[], sorted by name */
+	SEC_QTYPES,   /* u16[]: n, then n types, sorted; by index of n */
+	SEC_SRC4,     /* struct fmt_src4[]: first starts at 0, ascending */
+	SEC_SRC4_TOP, /* u32[65537] or absent: first range whose start is >= i << 16, minus one */
+	SEC_SRC6,     /* struct fmt_src6[]: first starts at ::, ascending */
+	SEC_BINDSETS, /* u32[]: n, then n profile indices, sorted; by index of n */
+	SEC_CIDRS,    /* struct fmt_cidr[], sorted by length (longest first), then address */
+	SEC_OWNED,    /* struct fmt_prefix[]: the `sources` prefixes, never destinations */
+	SEC_STRINGS,  /* NUL-terminated, offset 0 is "": profile and layer names */
 	SEC_RULE_INFO = 32, /* struct fmt_rule_info[], parallel to RULES: provenance */
-	SEC_NAME_INFO,	    /* struct fmt_name_info[], sorted by (rec, rule): lines of lists */
-	SEC_INFO_STRINGS,   /* NUL-terminated, offset 0 is "": files, patterns, owners, reasons ... */
-	SEC_INFO	    /* struct fmt_info: revision and so on */
+	SEC_NAME_INFO,      /* struct fmt_name_info[], sorted by (rec, rule): lines of lists */
+	SEC_INFO_STRINGS, /* NUL-terminated, offset 0 is "": files, patterns, owners, reasons ... */
+	SEC_INFO          /* struct fmt_info: revision and so on */
 };
 
 /*
@@ -108,17 +109,17 @@ enum fmt_section_id {
  * each 4 + len[i] bytes: u32 value, then the name in canonical wire form without root.
  * value = ruleset index | FMT_EXACT | FMT_BELOW: which kinds of rules the set holds.
  *
- * Gate: one u64 per slot, slot = scale(hash2, n), where hash2 is the hash of the last two labels; all
- * bits of gate_mask(hash2) set if an entry of two or more labels ends in these two. Absent: no entry
- * of two or more labels can match.
+ * Gate: one u64 per slot, slot = scale(hash2, n), where hash2 is the hash of the last two labels;
+ * all bits of gate_mask(hash2) set if an entry of two or more labels ends in these two. Absent: no
+ * entry of two or more labels can match.
  */
 enum {
 	FMT_LINE_SLOTS = 19,
 	FMT_MAX_SPILL = 4 /* the writer picks another seed rather than spill further */
 };
 
-#define FMT_EXACT 0x80000000u
-#define FMT_BELOW 0x40000000u
+#define FMT_EXACT    0x80000000u
+#define FMT_BELOW    0x40000000u
 #define FMT_SET_MASK 0x3fffffffu
 
 struct fmt_line {
@@ -134,9 +135,9 @@ static_assert(sizeof(struct fmt_line) == 64, "a line is a cache line");
 
 enum fmt_rule_flag {
 	RULE_DENY = 1,
-	RULE_EXACT = 2,	   /* the name itself */
-	RULE_BELOW = 4,	   /* names below it */
-	RULE_CIDR = 8,	   /* in CIDRS, not in BLOB */
+	RULE_EXACT = 2,    /* the name itself */
+	RULE_BELOW = 4,    /* names below it */
+	RULE_CIDR = 8,     /* in CIDRS, not in BLOB */
 	RULE_PRIVATE = 16, /* may resolve to private addresses */
 	RULE_UNSEEN = 32,  /* `unseen: allow`: http rules hold where the path can be seen only */
 	RULE_PRESET = 64   /* stands in a preset */
@@ -150,8 +151,8 @@ struct fmt_rule {
 	uint16_t flags;
 	uint8_t protocols;
 	uint8_t upgrades;
-	uint32_t ports;	 /* index into PORTS, FMT_NONE: 443 for https, 80 for http */
-	uint32_t http;	 /* offset into HTTP, FMT_NONE: any method and path */
+	uint32_t ports;  /* index into PORTS, FMT_NONE: 443 for https, 80 for http */
+	uint32_t http;   /* offset into HTTP, FMT_NONE: any method and path */
 	int64_t expires; /* seconds since 1970, 0: never; from then on the rule is not there */
 	uint8_t id[6];
 	uint8_t zero[2];
@@ -160,8 +161,8 @@ struct fmt_rule {
 static_assert(sizeof(struct fmt_rule) == 32, "rule layout");
 
 /*
- * HTTP at an offset, packed, no alignment: u16 n_rules (>= 1), then each rule: u16 n_methods (0: any),
- * u16 n_paths (0: any), methods (u8 length, octets), paths (u8 1 = prefix, u16 length, octets
+ * HTTP at an offset, packed, no alignment: u16 n_rules (>= 1), then each rule: u16 n_methods (0:
+ * any), u16 n_paths (0: any), methods (u8 length, octets), paths (u8 1 = prefix, u16 length, octets
  * without the trailing *). All little-endian.
  */
 
@@ -169,9 +170,9 @@ enum fmt_layer_kind { LAYER_KIND_NEVER, LAYER_KIND_PROFILE, LAYER_KIND_PRESET };
 
 struct fmt_layer {
 	uint32_t kind;
-	uint32_t name;	/* offset into STRINGS */
+	uint32_t name;  /* offset into STRINGS */
 	uint32_t https; /* PORTS: union over its allow entries of protocol https; FMT_NONE: none */
-	uint32_t http;	/* likewise http */
+	uint32_t http;  /* likewise http */
 };
 
 struct fmt_sees {
@@ -179,10 +180,7 @@ struct fmt_sees {
 	uint32_t rank; /* 0 = the profile's own layer, then in the order of extends, presets last */
 };
 
-enum fmt_profile_flag {
-	PROFILE_OBSERVE = 1,
-	PROFILE_ECH_ALLOW = 2
-};
+enum fmt_profile_flag { PROFILE_OBSERVE = 1, PROFILE_ECH_ALLOW = 2 };
 
 struct fmt_profile {
 	uint32_t name; /* offset into STRINGS */
@@ -198,14 +196,14 @@ static_assert(sizeof(struct fmt_profile) == 32, "profile layout");
 
 /* A range of source addresses reaches to the next record's start. */
 enum fmt_src {
-	SRC_NONE = 0,			/* unknown-source */
-	SRC_IGNORE = 1,			/* DNS unpoliced, the agent denies */
-	SRC_RESOLVER = 2,		/* the gateway's own look-ups */
-	SRC_PROFILE = 0x40000000,	/* | profile index: static */
-	SRC_BIND = (int)0x80000000	/* | index into BINDSETS: decided at run time */
+	SRC_NONE = 0,              /* unknown-source */
+	SRC_IGNORE = 1,            /* DNS unpoliced, the agent denies */
+	SRC_RESOLVER = 2,          /* the gateway's own look-ups */
+	SRC_PROFILE = 0x40000000,  /* | profile index: static */
+	SRC_BIND = (int)0x80000000 /* | index into BINDSETS: decided at run time */
 };
 #define SRC_INDEX_MASK 0x3fffffffu
-#define SRC_KIND_MASK 0xc0000000u
+#define SRC_KIND_MASK  0xc0000000u
 
 struct fmt_src4 {
 	uint32_t start; /* host byte order */
@@ -221,8 +219,8 @@ struct fmt_src6 {
 
 struct fmt_cidr {
 	uint8_t addr[16]; /* network order, IPv4 mapped */
-	uint32_t len;	  /* 0-128 */
-	uint32_t set;	  /* index into RULESETS */
+	uint32_t len;     /* 0-128 */
+	uint32_t set;     /* index into RULESETS */
 };
 
 struct fmt_prefix {
@@ -236,8 +234,9 @@ struct fmt_rule_info {
 	uint32_t file;
 	uint32_t line;
 	uint32_t col;
-	uint32_t order;	  /* place among the entries of all files, in reading order */
-	uint32_t pattern; /* as written: "*.example.com", "192.0.2.0/24", "list:lists/mirrors.txt" */
+	uint32_t order; /* place among the entries of all files, in reading order */
+	uint32_t
+		pattern; /* as written: "*.example.com", "192.0.2.0/24", "list:lists/mirrors.txt" */
 	uint32_t owner;
 	uint32_t reason;
 	uint32_t data;
@@ -246,7 +245,7 @@ struct fmt_rule_info {
 	uint32_t added;
 	uint32_t review_by;
 	uint32_t labels; /* "key=value\n" each, sorted */
-	uint32_t out;	 /* presets: none | token | relay */
+	uint32_t out;    /* presets: none | token | relay */
 };
 
 static_assert(sizeof(struct fmt_rule_info) == 56, "rule info layout");

@@ -25,8 +25,8 @@ static inline uint64_t hash_low(uint64_t w, size_t n)
 }
 
 /*
- * h extended by the label at `label` (its n octets, without the length octet). Reads in words: up to
- * 7 octets behind the label must be readable (struct name pads for this).
+ * h extended by the label at `label` (its n octets, without the length octet). Reads in words: up
+ * to 7 octets behind the label must be readable (struct name pads for this).
  */
 static inline uint64_t hash_label(uint64_t h, const uint8_t *label, size_t n)
 {
@@ -58,7 +58,8 @@ static inline uint16_t hash_tag(uint64_t h)
 /* Four bits of a gate word. */
 static inline uint64_t hash_gate_mask(uint64_t h)
 {
-	return 1ull << (h & 63) | 1ull << (h >> 6 & 63) | 1ull << (h >> 12 & 63) | 1ull << (h >> 18 & 63);
+	return 1ull << (h & 63) | 1ull << (h >> 6 & 63) | 1ull << (h >> 12 & 63) |
+	       1ull << (h >> 18 & 63);
 }
 
 #endif

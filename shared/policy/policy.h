@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A compiled policy, opened for reading. policy_open() copies the file into a sealed memfd, verifies
- * the copy, and maps it read-only: whatever happens to the file afterwards changes no verdict.
+ * A compiled policy, opened for reading. policy_open() copies the file into a sealed memfd,
+ * verifies the copy, and maps it read-only: whatever happens to the file afterwards changes no
+ * verdict.
  *
  * Lifetime: from policy_open() to policy_close(); immutable in between.
  * Threads: everything here may be called from any number of threads at once, without locks.
@@ -22,7 +23,8 @@ struct policy;
 enum policy_err {
 	POLICY_OK,
 	POLICY_ERR_SYSTEM,    /* errno says why */
-	POLICY_ERR_UNTRUSTED, /* not a regular file, wrong owner, or writable by others (or its directory) */
+	POLICY_ERR_UNTRUSTED, /* not a regular file, wrong owner, or writable by others (or its
+				 directory) */
 	POLICY_ERR_EMPTY,
 	POLICY_ERR_TRUNCATED,
 	POLICY_ERR_MAGIC,
@@ -41,26 +43,28 @@ const char *policy_strerror(enum policy_err e);
 
 /* What the caller insists on. Zero-initialised: nothing but the checks that always hold. */
 struct policy_trust {
-	uint64_t features;	   /* FEATURE_* that the caller enforces */
-	uint64_t min_serial;	   /* refuse less */
+	uint64_t features;         /* FEATURE_* that the caller enforces */
+	uint64_t min_serial;       /* refuse less */
 	const uint8_t *public_key; /* Ed25519, 32 octets: refuse what it did not sign; NULL: any */
-	bool any_owner;		   /* tools only: skip the owner and mode checks */
+	bool any_owner;            /* tools only: skip the owner and mode checks */
 };
 
 enum { POLICY_WHY_SIZE = 160 };
 
 /*
- * Opens `path`. On failure *out is untouched and why (POLICY_WHY_SIZE octets, may be NULL) holds one
- * line with the detail: the section, the feature, the mode.
+ * Opens `path`. On failure *out is untouched and why (POLICY_WHY_SIZE octets, may be NULL) holds
+ * one line with the detail: the section, the feature, the mode.
  */
-enum policy_err policy_open(struct policy **out, const char *path, const struct policy_trust *trust, char *why);
+enum policy_err policy_open(struct policy **out, const char *path, const struct policy_trust *trust,
+			    char *why);
 void policy_close(struct policy *p);
 
 /* Facts about the file; strings live as long as the policy. */
 struct policy_info {
 	const char *revision;
 	const char *presets_version;
-	const char *digest; /* first 12 hex digits of the file digest: names it in logs and events */
+	const char
+		*digest; /* first 12 hex digits of the file digest: names it in logs and events */
 	const uint8_t *file_digest;    /* 32 octets */
 	const uint8_t *meaning_digest; /* 32 octets */
 	uint64_t serial;
@@ -73,19 +77,21 @@ void policy_info(const struct policy *p, struct policy_info *out);
 
 /* One name record that matches a question: the name itself or an ancestor. */
 struct policy_match {
-	uint32_t set;	/* index into the rule sets */
-	uint32_t rec;	/* where its record lies, for provenance */
-	uint8_t depth;	/* labels of the record's name */
-	bool exact;	/* it is the name itself: exact rules of the set apply; else the below rules */
+	uint32_t set;  /* index into the rule sets */
+	uint32_t rec;  /* where its record lies, for provenance */
+	uint8_t depth; /* labels of the record's name */
+	bool exact; /* it is the name itself: exact rules of the set apply; else the below rules */
 };
 
 enum { POLICY_MAX_MATCHES = NAME_MAX_LABELS };
 
 /*
- * The records that match a name, deepest first; returns how many. An exact record of the name itself
- * comes before its ancestors. Records that hold no rule of the kind that applies are left out.
+ * The records that match a name, deepest first; returns how many. An exact record of the name
+ * itself comes before its ancestors. Records that hold no rule of the kind that applies are left
+ * out.
  */
-unsigned policy_find(const struct policy *p, const struct name *n, struct policy_match out[POLICY_MAX_MATCHES]);
+unsigned policy_find(const struct policy *p, const struct name *n,
+		     struct policy_match out[POLICY_MAX_MATCHES]);
 
 /* Whom a source address belongs to. */
 enum source_kind { SOURCE_NONE, SOURCE_IGNORE, SOURCE_RESOLVER, SOURCE_PROFILE, SOURCE_BIND };
@@ -111,7 +117,8 @@ struct rule_info {
 	const char *file;
 	const char *pattern;
 	const char *layer; /* the profile or preset it stands in; "never" */
-	const char *owner, *reason, *data, *if_unreachable, *environment, *added, *review_by, *labels, *out;
+	const char *owner, *reason, *data, *if_unreachable, *environment, *added, *review_by,
+		*labels, *out;
 };
 
 /*

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The current policy of a running process. One housekeeping thread calls slot_poll(); it opens a
- * changed file and publishes it, or keeps the old one on any error. Hot threads borrow the policy for
- * the length of one event without a lock: a borrow is one hazard pointer, and a replaced policy is
- * closed only when no reader holds it.
+ * changed file and publishes it, or keeps the old one on any error. Hot threads borrow the policy
+ * for the length of one event without a lock: a borrow is one hazard pointer, and a replaced policy
+ * is closed only when no reader holds it.
  *
  * A missing or bad file at start leaves the slot empty (borrow gives NULL: no-policy). A file that
  * goes missing or bad later keeps the policy in force: nothing opens, nothing is lost.
@@ -33,8 +33,8 @@ struct slot *slot_new(const char *path, const struct policy_trust *trust);
 void slot_free(struct slot *s);
 
 /*
- * Looks at the file, and takes it if it changed (device, inode, size, mtime or ctime). One thread at a
- * time. With SLOT_REFUSED *err and why (POLICY_WHY_SIZE) say why; with SLOT_LOADED why is "".
+ * Looks at the file, and takes it if it changed (device, inode, size, mtime or ctime). One thread
+ * at a time. With SLOT_REFUSED *err and why (POLICY_WHY_SIZE) say why; with SLOT_LOADED why is "".
  * force: look even if nothing seems changed (SIGHUP).
  */
 enum slot_event slot_poll(struct slot *s, bool force, enum policy_err *err, char *why);

@@ -18,42 +18,42 @@
 #include "shared/policy/policy.h"
 
 /* Why. Exactly one per verdict: the first of this list that holds. X(NAME, "text") */
-#define REASONS(X)                           \
-	X(NO_POLICY, "no-policy")            \
-	X(UNKNOWN_SOURCE, "unknown-source")  \
-	X(NO_BINDING, "no-binding")          \
-	X(STALE_BINDING, "stale-binding")    \
-	X(NO_PROFILE, "no-profile")          \
-	X(MALFORMED, "malformed")            \
-	X(IP_LITERAL, "ip-literal")          \
-	X(BAD_NAME, "bad-name")              \
-	X(NO_SNI, "no-sni")                  \
-	X(ECH, "ech")                        \
-	X(NAME_MISMATCH, "name-mismatch")    \
-	X(NEVER, "never")                    \
-	X(DENIED_ENTRY, "denied-entry")      \
-	X(NOT_LISTED, "not-listed")          \
-	X(EXPIRED, "expired")                \
-	X(PROTOCOL, "protocol")              \
-	X(PORT, "port")                      \
-	X(METHOD, "method")                  \
-	X(PATH, "path")                      \
-	X(PRINCIPAL, "principal")            \
-	X(QUERY_TYPE, "query-type")          \
-	X(ADDRESS, "address")                \
-	X(PRIVATE_ADDRESS, "private-address") \
-	X(UNRESOLVED, "unresolved")          \
-	X(UPSTREAM, "upstream")              \
-	X(RATE_LIMIT, "rate-limit")          \
-	X(CREDENTIAL, "credential")          \
-	X(INTERNAL_ERROR, "internal-error")  \
+#define REASONS(X)                                                                                 \
+	X(NO_POLICY, "no-policy")                                                                  \
+	X(UNKNOWN_SOURCE, "unknown-source")                                                        \
+	X(NO_BINDING, "no-binding")                                                                \
+	X(STALE_BINDING, "stale-binding")                                                          \
+	X(NO_PROFILE, "no-profile")                                                                \
+	X(MALFORMED, "malformed")                                                                  \
+	X(IP_LITERAL, "ip-literal")                                                                \
+	X(BAD_NAME, "bad-name")                                                                    \
+	X(NO_SNI, "no-sni")                                                                        \
+	X(ECH, "ech")                                                                              \
+	X(NAME_MISMATCH, "name-mismatch")                                                          \
+	X(NEVER, "never")                                                                          \
+	X(DENIED_ENTRY, "denied-entry")                                                            \
+	X(NOT_LISTED, "not-listed")                                                                \
+	X(EXPIRED, "expired")                                                                      \
+	X(PROTOCOL, "protocol")                                                                    \
+	X(PORT, "port")                                                                            \
+	X(METHOD, "method")                                                                        \
+	X(PATH, "path")                                                                            \
+	X(PRINCIPAL, "principal")                                                                  \
+	X(QUERY_TYPE, "query-type")                                                                \
+	X(ADDRESS, "address")                                                                      \
+	X(PRIVATE_ADDRESS, "private-address")                                                      \
+	X(UNRESOLVED, "unresolved")                                                                \
+	X(UPSTREAM, "upstream")                                                                    \
+	X(RATE_LIMIT, "rate-limit")                                                                \
+	X(CREDENTIAL, "credential")                                                                \
+	X(INTERNAL_ERROR, "internal-error")                                                        \
 	X(ALLOWED, "allowed")
 
 enum reason {
 #define X(name, text) REASON_##name,
 	REASONS(X)
 #undef X
-	REASON_COUNT
+		REASON_COUNT
 };
 
 const char *reason_text(enum reason r);
@@ -70,7 +70,8 @@ enum question_flaw {
 	FLAW_BAD_NAME,
 	FLAW_NO_SNI,
 	FLAW_NAME_MISMATCH,
-	FLAW_INTERNAL /* an argument is missing, no memory ...: internal-error, whatever else holds */
+	FLAW_INTERNAL /* an argument is missing, no memory ...: internal-error, whatever else holds
+		       */
 };
 
 /*
@@ -91,7 +92,7 @@ struct question {
 	uint16_t port;
 	bool has_dst;
 	struct addr dst; /* where the client wanted to go: never where it is sent */
-	bool ech;	 /* the hello carries an ECH extension */
+	bool ech;        /* the hello carries an ECH extension */
 	const char *method;
 	size_t method_len;
 	const char *path; /* as sent, with query */
@@ -100,7 +101,8 @@ struct question {
 	size_t upgrade_len;
 	/*
 	 * The addresses that the name resolved to, of which the verdict picks the first that may be
-	 * used. NULL: not looked up yet, the verdict is about the name alone. Zero of them: unresolved.
+	 * used. NULL: not looked up yet, the verdict is about the name alone. Zero of them:
+	 * unresolved.
 	 */
 	const struct addr *resolved;
 	unsigned n_resolved;
@@ -126,25 +128,27 @@ const char *next_text(enum next n); /* "", "tls", "http", "raw" */
 struct verdict {
 	enum action action;
 	enum reason reason;
-	enum next next;	     /* CONNECT and TCP: what to expect on this port */
-	bool observed;	     /* passed only because the profile observes; reason says what was wrong */
-	bool unpoliced;	     /* DNS from a source that the policy ignores */
-	bool any_profile;    /* the gateway's own look-up: names of any profile */
-	uint32_t profile;    /* UINT32_MAX: none */
-	uint32_t rule;	     /* the rule that decided, UINT32_MAX: none */
-	uint32_t rec;	     /* for policy_rule_info() */
-	unsigned addr;	     /* index into resolved[], where that was given and action is ALLOW */
+	enum next next;   /* CONNECT and TCP: what to expect on this port */
+	bool observed;    /* passed only because the profile observes; reason says what was wrong */
+	bool unpoliced;   /* DNS from a source that the policy ignores */
+	bool any_profile; /* the gateway's own look-up: names of any profile */
+	uint32_t profile; /* UINT32_MAX: none */
+	uint32_t rule;    /* the rule that decided, UINT32_MAX: none */
+	uint32_t rec;     /* for policy_rule_info() */
+	unsigned addr;    /* index into resolved[], where that was given and action is ALLOW */
 };
 
 /* p may be NULL: no-policy. */
-void verdict(const struct policy *p, const struct question *q, const struct facts *f, struct verdict *out);
+void verdict(const struct policy *p, const struct question *q, const struct facts *f,
+	     struct verdict *out);
 
 /*
  * May a connection go to this address? ALLOWED, ADDRESS or PRIVATE_ADDRESS. The one function for
- * never-destinations: fixed ranges and IPv4 embedded in IPv6, the gateway's own addresses, `sources`
- * prefixes, cidrs under `never` or denied for this profile. `lifted`: private space is permitted.
+ * never-destinations: fixed ranges and IPv4 embedded in IPv6, the gateway's own addresses,
+ * `sources` prefixes, cidrs under `never` or denied for this profile. `lifted`: private space is
+ * permitted.
  */
-enum reason verdict_address(const struct policy *p, uint32_t profile, const struct addr *a, bool lifted,
-			    const struct facts *f);
+enum reason verdict_address(const struct policy *p, uint32_t profile, const struct addr *a,
+			    bool lifted, const struct facts *f);
 
 #endif
