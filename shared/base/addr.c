@@ -187,11 +187,13 @@ static const struct range4 private4[] = {
 };
 
 static const struct range6 never6[] = {
-	{ { 0 }, 128 },                                                /* :: */
-	{ { [15] = 1 }, 128 },                                         /* ::1 */
-	{ { 0xfe, 0x80 }, 10 },                                        /* link-local */
-	{ { 0xfe, 0xc0 }, 10 },                                        /* site-local, deprecated */
-	{ { 0xff }, 8 },                                               /* multicast */
+	{ { 0 }, 128 },         /* :: */
+	{ { [15] = 1 }, 128 },  /* ::1 */
+	{ { 0xfe, 0x80 }, 10 }, /* link-local */
+	{ { 0xfe, 0xc0 }, 10 }, /* site-local, deprecated */
+	{ { 0x00, 0x64, 0xff, 0x9b, 0x00, 0x01 },
+	  48 },          /* local-use NAT64 (RFC 8215): any length inside */
+	{ { 0xff }, 8 }, /* multicast */
 	{ { 0xfd, 0x00, 0x0e, 0xc2, [14] = 0x02, [15] = 0x54 }, 128 }, /* AWS's metadata service */
 	{ { 0xfd, 0x20, 0x00, 0xce, [14] = 0x02, [15] = 0x54 }, 128 }, /* Google Cloud's */
 };
@@ -236,20 +238,10 @@ static bool starts(const struct addr *a, const uint8_t *p, size_t n)
 	return memcmp(a->b, p, n) == 0;
 }
 
-/* RFC 6052 2.2: the octets of an address behind a prefix of 48 bits, octet 8 left out. */
-static void nat64_48(const uint8_t *b, uint8_t v4[4])
-{
-	v4[0] = b[6];
-	v4[1] = b[7];
-	v4[2] = b[9];
-	v4[3] = b[10];
-}
-
 unsigned addr_embedded(const struct addr *a, struct addr out[ADDR_MAX_EMBEDDED])
 {
 	static const uint8_t zero12[12];
 	static const uint8_t nat64[12] = { 0x00, 0x64, 0xff, 0x9b };
-	static const uint8_t nat64_local[6] = { 0x00, 0x64, 0xff, 0x9b, 0x00, 0x01 };
 	static const uint8_t six_to_four[2] = { 0x20, 0x02 };
 	static const uint8_t teredo[4] = { 0x20, 0x01, 0x00, 0x00 };
 	static const uint8_t translated[12] = {
@@ -261,15 +253,6 @@ unsigned addr_embedded(const struct addr *a, struct addr out[ADDR_MAX_EMBEDDED])
 		return 0;
 	if (starts(a, zero12, 12) || starts(a, nat64, 12) || starts(a, translated, 12))
 		out[n++] = addr_from_v4(b + 12);
-	if (starts(a, nat64_local, 6)) {
-		uint8_t v4[4];
-		nat64_48(b, v4);
-		out[n++] = addr_from_v4(v4);
-		out[n++] = addr_from_v4(b + 12);                              /* a /96 inside it */
-		memcpy(v4, (const uint8_t[]){ b[7], b[9], b[10], b[11] }, 4); /* a /56 */
-		out[n++] = addr_from_v4(v4);
-		out[n++] = addr_from_v4(b + 9); /* a /64 */
-	}
 	if (starts(a, six_to_four, 2))
 		out[n++] = addr_from_v4(b + 2);
 	if (starts(a, teredo, 4)) {

@@ -58,8 +58,9 @@ enum addr_class {
 
 /*
  * The worst class of the address itself and of every IPv4 address that it embeds: mapped and
- * compatible (RFC 4291), NAT64 (RFC 6052, 64:ff9b::/96 and 64:ff9b:1::/48 at each length), 6to4
- * (RFC 3056), Teredo (RFC 4380, server and client), ISATAP (RFC 5214).
+ * compatible (RFC 4291), translated (RFC 2765), NAT64 (RFC 6052, 64:ff9b::/96), 6to4 (RFC 3056),
+ * Teredo (RFC 4380, server and client), ISATAP (RFC 5214). Local-use NAT64 (RFC 8215) embeds at a
+ * place that only its network knows: never.
  */
 enum addr_class addr_class(const struct addr *a);
 
