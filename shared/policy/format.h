@@ -90,7 +90,7 @@ enum fmt_section_id {
 	SEC_PROFILES, /* struct fmt_profile[], sorted by name */
 	SEC_QTYPES,   /* u16[]: n, then n types, sorted; by index of n */
 	SEC_SRC4,     /* struct fmt_src4[]: first starts at 0, ascending */
-	SEC_SRC4_TOP, /* u32[65537] or absent: first range whose start is >= i << 16, minus one */
+	SEC_SRC4_TOP, /* u32[65537] or absent: [i] = range that holds i << 16; last: n - 1 */
 	SEC_SRC6,     /* struct fmt_src6[]: first starts at ::, ascending */
 	SEC_BINDSETS, /* u32[]: n, then n profile indices, sorted; by index of n */
 	SEC_CIDRS,    /* struct fmt_cidr[], sorted by length (longest first), then address */
@@ -193,6 +193,20 @@ struct fmt_profile {
 };
 
 static_assert(sizeof(struct fmt_profile) == 32, "profile layout");
+
+/*
+ * Behind content_size, outside the digest: Ed25519 (RFC 8032) over FMT_SIGN_CONTEXT, its NUL
+ * included, and file_digest.
+ */
+#define FMT_SIGN_MAGIC   "CXSIGN01"
+#define FMT_SIGN_CONTEXT "cx policy.bin"
+
+struct fmt_signature {
+	char magic[8];
+	uint8_t sig[64];
+};
+
+static_assert(sizeof(struct fmt_signature) == 72, "signature layout");
 
 /* A range of source addresses reaches to the next record's start. */
 enum fmt_src {
