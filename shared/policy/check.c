@@ -543,6 +543,18 @@ static bool prefix_ok(const uint8_t *addr, uint32_t len)
 	return true;
 }
 
+/* Does prefix i of OWNED stand behind the one before it, and outside it? IPv6 before IPv4. */
+static bool owned_behind(const struct policy *p, uint32_t i)
+{
+	struct prefix a = { .len = (uint8_t)p->owned[i - 1].len };
+	struct prefix b = { .len = (uint8_t)p->owned[i].len };
+	memcpy(a.a.b, p->owned[i - 1].addr, 16);
+	memcpy(b.a.b, p->owned[i].addr, 16);
+	if (prefix_is_v4(&a) != prefix_is_v4(&b))
+		return prefix_is_v4(&b);
+	return addr_cmp(&a.a, &b.a) < 0 && !prefix_contains(&a, &b.a);
+}
+
 static bool cidrs_ok(const struct check *c)
 {
 	const struct policy *p = c->p;
@@ -556,7 +568,7 @@ static bool cidrs_ok(const struct check *c)
 			return false;
 	}
 	for (uint32_t i = 0; i < p->n_owned; i++)
-		if (!prefix_ok(p->owned[i].addr, p->owned[i].len))
+		if (!prefix_ok(p->owned[i].addr, p->owned[i].len) || (i && !owned_behind(p, i)))
 			return false;
 	return true;
 }

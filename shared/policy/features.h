@@ -40,9 +40,7 @@ enum feature {
 #define FEATURE(name) (UINT64_C(1) << FEATURE_BIT_##name)
 
 /* What the module and the agent of this version both enforce. */
-#define FEATURES_ENFORCED                                                                          \
-	(FEATURE(HTTP_RULES) | FEATURE(UPGRADE) | FEATURE(IGNORE) | FEATURE(ECH_ALLOW) |           \
-	 FEATURE(OBSERVE))
+#define FEATURES_ENFORCED (FEATURE(HTTP_RULES) | FEATURE(IGNORE) | FEATURE(ECH_ALLOW))
 
 /* The construct behind a bit, or "unknown". */
 const char *feature_text(unsigned bit);

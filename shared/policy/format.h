@@ -94,8 +94,8 @@ enum fmt_section_id {
 	SEC_SRC6,     /* struct fmt_src6[]: first starts at ::, ascending */
 	SEC_BINDSETS, /* u32[]: n, then n profile indices, sorted; by index of n */
 	SEC_CIDRS,    /* struct fmt_cidr[], sorted by length (longest first), then address */
-	SEC_OWNED,    /* struct fmt_prefix[]: the `sources` prefixes, never destinations */
-	SEC_STRINGS,  /* NUL-terminated, offset 0 is "": profile and layer names */
+	SEC_OWNED,   /* struct fmt_prefix[]: `sources` prefixes, disjoint, IPv6 first, by address */
+	SEC_STRINGS, /* NUL-terminated, offset 0 is "": profile and layer names */
 	SEC_RULE_INFO = 32, /* struct fmt_rule_info[], parallel to RULES: provenance */
 	SEC_NAME_INFO,      /* struct fmt_name_info[], sorted by (rec, rule): lines of lists */
 	SEC_INFO_STRINGS, /* NUL-terminated, offset 0 is "": files, patterns, owners, reasons ... */
