@@ -5,11 +5,9 @@
  */
 #include "shared/live/audit.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
-#include <pthread.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +23,7 @@ enum {
 	MAX_ID = 64,
 	MAX_TEXT = 255,         /* owner, origin, profile, revision */
 	MAX_RECORD = 2048,      /* more than any record takes */
-	MAX_LINE = 8192,        /* more than any record takes as JSON, every octet escaped */
+	MAX_LINE = 16384,       /* more than any record takes as JSON, every octet escaped */
 	WRITE_SIZE = 256 * 1024 /* octets gathered for one write */
 };
 
@@ -68,6 +66,8 @@ struct audit {
 	char *out;
 	size_t n_out, lines_out;
 	bool half_line; /* the last write ended inside a line */
+	time_t stamp_s;
+	char stamp[64];
 };
 
 struct audit *audit_new(const char *component, const char *path)
@@ -253,16 +253,6 @@ static void quoted(struct line *l, const uint8_t *s, size_t n)
 	l->p[l->n++] = '"';
 }
 
-__attribute__((format(printf, 2, 3))) static void format(struct line *l, const char *fmt, ...)
-{
-	va_list ap;
-	va_start(ap, fmt);
-	int n = vsnprintf(l->p + l->n, MAX_LINE - l->n, fmt, ap);
-	va_end(ap);
-	if (n > 0 && (size_t)n < MAX_LINE - l->n)
-		l->n += (size_t)n;
-}
-
 static void number(struct line *l, uint64_t v)
 {
 	char buf[20];
@@ -274,14 +264,31 @@ static void number(struct line *l, uint64_t v)
 	raw(l, buf + i, sizeof(buf) - i);
 }
 
-static void timestamp(struct line *l, int64_t wall_ns)
+static void text(struct line *l, const char *s)
+{
+	raw(l, s, strlen(s));
+}
+
+/* RFC 3339 with microseconds; the part down to the second is kept from line to line. */
+static void timestamp(struct audit *a, struct line *l, int64_t wall_ns)
 {
 	time_t s = (time_t)(wall_ns / 1000000000);
-	struct tm tm;
-	if (!gmtime_r(&s, &tm))
-		memset(&tm, 0, sizeof(tm));
-	format(l, "\"%04d-%02d-%02dT%02d:%02d:%02d.%06dZ\"", tm.tm_year + 1900, tm.tm_mon + 1,
-	       tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (int)(wall_ns % 1000000000 / 1000));
+	uint32_t us = (uint32_t)(wall_ns % 1000000000 / 1000);
+	char digits[6];
+	if (s != a->stamp_s || !a->stamp[0]) {
+		struct tm tm;
+		if (!gmtime_r(&s, &tm))
+			memset(&tm, 0, sizeof(tm));
+		snprintf(a->stamp, sizeof(a->stamp), "\"%04d-%02d-%02dT%02d:%02d:%02d.",
+			 tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min,
+			 tm.tm_sec);
+		a->stamp_s = s;
+	}
+	for (unsigned i = 6; i-- > 0; us /= 10)
+		digits[i] = (char)('0' + us % 10);
+	text(l, a->stamp);
+	raw(l, digits, sizeof(digits));
+	LITERAL(l, "Z\"");
 }
 
 static void address(struct line *l, const struct addr *a)
@@ -301,12 +308,16 @@ static void query_type(struct line *l, uint16_t type)
 		      { 12, "PTR" },   { 15, "MX" },    { 16, "TXT" },    { 28, "AAAA" },
 		      { 33, "SRV" },   { 43, "DS" },    { 48, "DNSKEY" }, { 64, "SVCB" },
 		      { 65, "HTTPS" }, { 252, "AXFR" }, { 255, "ANY" } };
+	LITERAL(l, "\"");
 	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
 		if (known[i].type == type) {
-			format(l, "\"%s\"", known[i].text);
+			text(l, known[i].text);
+			LITERAL(l, "\"");
 			return;
 		}
-	format(l, "\"TYPE%u\"", type);
+	LITERAL(l, "TYPE");
+	number(l, type);
+	LITERAL(l, "\"");
 }
 
 static void name_text(struct line *l, const uint8_t *wire, const struct record *r)
@@ -330,24 +341,28 @@ static void member(struct line *l, const char *key, const uint8_t **at, size_t n
 	*at += n;
 }
 
-static void to_json(const struct audit *a, const struct record *r, const uint8_t *text,
-		    struct line *l)
+static void to_json(struct audit *a, const struct record *r, const uint8_t *at, struct line *l)
 {
 	LITERAL(l, "{\"v\":1,\"ts\":");
-	timestamp(l, r->wall_ns);
-	format(l, ",\"layer\":\"%s\",\"component\":\"%s\",\"src\":", layer_text(r->layer),
-	       a->component);
+	timestamp(a, l, r->wall_ns);
+	LITERAL(l, ",\"layer\":\"");
+	text(l, layer_text(r->layer));
+	LITERAL(l, "\",\"component\":\"");
+	text(l, a->component);
+	LITERAL(l, "\",\"src\":");
 	address(l, &r->src);
-	if (r->generation)
-		format(l, ",\"generation\":%u", r->generation);
-	member(l, ",\"profile\":", &text, r->profile);
-	const uint8_t *rule = text, *name;
-	text += r->rule;
-	const uint8_t *owner = text, *origin = text + r->owner;
-	text = origin + r->origin;
-	const uint8_t *revision = text, *policy = text + r->revision;
-	text = policy + r->policy;
-	const uint8_t *method = text, *id = text + r->method, *path = id + r->id;
+	if (r->generation) {
+		LITERAL(l, ",\"generation\":");
+		number(l, r->generation);
+	}
+	member(l, ",\"profile\":", &at, r->profile);
+	const uint8_t *rule = at, *name;
+	at += r->rule;
+	const uint8_t *owner = at, *origin = at + r->owner;
+	at = origin + r->origin;
+	const uint8_t *revision = at, *policy = at + r->revision;
+	at = policy + r->policy;
+	const uint8_t *method = at, *id = text + r->method, *path = id + r->id;
 	name = path + r->path;
 	if (r->has_name) {
 		LITERAL(l, ",\"name\":");
@@ -366,11 +381,11 @@ static void to_json(const struct audit *a, const struct record *r, const uint8_t
 	}
 	member(l, ",\"method\":", &method, r->method);
 	member(l, ",\"path\":", &path, r->path);
-	format(l, ",\"verdict\":\"%s\",\"reason\":\"%s\"",
-	       r->action == ACTION_ALLOW  ? "allow"
-	       : r->action == ACTION_NEXT ? "next"
-					  : "deny",
-	       reason_text(r->reason));
+	LITERAL(l, ",\"verdict\":\"");
+	text(l, r->action == ACTION_ALLOW ? "allow" : r->action == ACTION_NEXT ? "next" : "deny");
+	LITERAL(l, "\",\"reason\":\"");
+	text(l, reason_text(r->reason));
+	LITERAL(l, "\"");
 	member(l, ",\"rule\":", &rule, r->rule);
 	member(l, ",\"origin\":", &origin, r->origin);
 	member(l, ",\"owner\":", &owner, r->owner);
@@ -380,7 +395,8 @@ static void to_json(const struct audit *a, const struct record *r, const uint8_t
 	member(l, ",\"policy\":", &policy, r->policy);
 	LITERAL(l, ",\"host\":");
 	quoted(l, (const uint8_t *)a->host, strlen(a->host));
-	format(l, ",\"pid\":%d", (int)getpid());
+	LITERAL(l, ",\"pid\":");
+	number(l, (uint64_t)getpid());
 	member(l, ",\"id\":", &id, r->id);
 	LITERAL(l, "}\n");
 }
