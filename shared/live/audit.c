@@ -362,7 +362,7 @@ static void to_json(struct audit *a, const struct record *r, const uint8_t *at, 
 	at = origin + r->origin;
 	const uint8_t *revision = at, *policy = at + r->revision;
 	at = policy + r->policy;
-	const uint8_t *method = at, *id = text + r->method, *path = id + r->id;
+	const uint8_t *method = at, *id = at + r->method, *path = id + r->id;
 	name = path + r->path;
 	if (r->has_name) {
 		LITERAL(l, ",\"name\":");

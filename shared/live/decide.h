@@ -58,12 +58,15 @@ bool decider_ready(const struct decider *d);
 struct decide_thread *decide_thread_new(struct decider *d);
 void decide_thread_free(struct decide_thread *t);
 
-enum { DECISION_PROFILE_SIZE = 64 };
+enum { DECISION_TEXT_SIZE = 64 };
 
 /* The outcome, in memory of its own: it outlives the policy that gave it. */
 struct decision {
 	struct verdict v;
-	char profile[DECISION_PROFILE_SIZE]; /* cut if longer */
+	char profile[DECISION_TEXT_SIZE]; /* texts are cut if longer */
+	char origin[DECISION_TEXT_SIZE]; /* "preset:npm", "policy.yaml:12": where the rule stands */
+	char owner[DECISION_TEXT_SIZE];
+	char revision[DECISION_TEXT_SIZE];
 	char rule[13];
 	char policy[13]; /* digest of the policy that decided, "" for no-policy */
 	uint32_t deny_ttl_s;

@@ -6,10 +6,12 @@
  */
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
+#include <openssl/pem.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "shared/policy/features.h"
 #include "shared/policy/image.h"
@@ -706,4 +708,32 @@ enum policy_err image_check(struct policy *p, const struct policy_trust *trust, 
 	if (err == POLICY_OK)
 		derive(p);
 	return err;
+}
+
+/* ---- keys ---- */
+
+bool policy_key_read(const char *path, uint8_t key[POLICY_KEY_SIZE], char *why)
+{
+	char pem[4096];
+	uint8_t raw[POLICY_KEY_SIZE];
+	size_t n = sizeof(raw);
+	struct stat st;
+	int fd = -1;
+	if (why)
+		why[0] = '\0';
+	if (image_open_trusted(&fd, &st, path, false, why) != POLICY_OK)
+		return false;
+	ssize_t len = read(fd, pem, sizeof(pem));
+	close(fd);
+	BIO *bio = len > 0 ? BIO_new_mem_buf(pem, (int)len) : NULL;
+	EVP_PKEY *k = bio ? PEM_read_bio_PUBKEY(bio, NULL, NULL, NULL) : NULL;
+	bool ok = k && EVP_PKEY_get_id(k) == EVP_PKEY_ED25519 &&
+		  EVP_PKEY_get_raw_public_key(k, raw, &n) == 1 && n == sizeof(raw);
+	EVP_PKEY_free(k);
+	BIO_free(bio);
+	if (ok)
+		memcpy(key, raw, sizeof(raw));
+	else
+		explain(why, "not an Ed25519 public key in PEM form");
+	return ok;
 }

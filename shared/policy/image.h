@@ -7,6 +7,7 @@
 #define CX_IMAGE_H
 
 #include <stdint.h>
+#include <sys/stat.h>
 
 #include "shared/policy/format.h"
 #include "shared/policy/policy.h"
@@ -71,5 +72,12 @@ struct policy {
  * allocation is sized by a field that was not compared with the file's size.
  */
 enum policy_err image_check(struct policy *p, const struct policy_trust *trust, char *why);
+
+/*
+ * Opens a file that only root or this user can have written: the directory first, then the file in it,
+ * each judged by what was really opened. *fd becomes the caller's.
+ */
+enum policy_err image_open_trusted(int *fd, struct stat *st, const char *path, bool any_owner,
+				   char *why);
 
 #endif

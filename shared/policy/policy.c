@@ -80,9 +80,8 @@ static bool owner_ok(const struct stat *st, const char *what, char *why)
 	return true;
 }
 
-/* The directory first, then the file in it, each judged by what was really opened. */
-static enum policy_err open_trusted(int *fd, struct stat *st, const char *path, bool any_owner,
-				    char *why)
+enum policy_err image_open_trusted(int *fd, struct stat *st, const char *path, bool any_owner,
+				   char *why)
 {
 	char *real = realpath(path, NULL);
 	char *slash = real ? strrchr(real, '/') : NULL;
@@ -189,7 +188,7 @@ enum policy_err policy_open(struct policy **out, const char *path, const struct 
 	int fd = -1;
 	if (why)
 		why[0] = '\0';
-	enum policy_err err = open_trusted(&fd, &st, path, trust->any_owner, why);
+	enum policy_err err = image_open_trusted(&fd, &st, path, trust->any_owner, why);
 	if (err != POLICY_OK)
 		return err;
 	struct policy *p = calloc(1, sizeof(*p));

@@ -49,7 +49,13 @@ struct policy_trust {
 	bool any_owner;            /* tools only: skip the owner and mode checks */
 };
 
-enum { POLICY_WHY_SIZE = 160 };
+enum { POLICY_WHY_SIZE = 160, POLICY_KEY_SIZE = 32 };
+
+/*
+ * Reads an Ed25519 public key (PEM, RFC 8410) for struct policy_trust; the file must be as trustworthy
+ * as a policy. False with one line in why (POLICY_WHY_SIZE, may be NULL), and key untouched.
+ */
+bool policy_key_read(const char *path, uint8_t key[POLICY_KEY_SIZE], char *why);
 
 /*
  * Opens `path`. On failure *out is untouched and why (POLICY_WHY_SIZE octets, may be NULL) holds

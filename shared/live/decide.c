@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The sequence that every plugin runs for an event, and the housekeeping thread behind it (decide.h).
+ * Decides nothing itself: verdict() does.
+ */
+#include "shared/live/decide.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "shared/live/audit.h"
+#include "shared/live/locals.h"
+#include "shared/policy/slot.h"
+
+enum {
+	TICK_MS = 10,      /* audit rings are drained this often */
+	POLL_TICKS = 10,   /* the policy file is looked at every 100 ms */
+	LOCALS_TICKS = 100 /* the gateway's addresses every second */
+};
+
+struct decider {
+	struct slot *slot;
+	struct audit *audit;
+	struct locals *locals;
+	decide_log *log;
+	void *log_arg;
+	char *policy_path;
+	bool denied_only;
+	pthread_t thread;
+	bool started;
+	_Atomic bool stop;
+	_Atomic bool reload;
+	_Atomic bool ready;
+	int audit_error;       /* errno of the last drain, said once per change */
+	uint64_t dropped_said; /* audit events lost, as last logged */
+};
+
+struct decide_thread {
+	struct decider *of;
+	struct slot_reader *reader;
+	struct audit_ring *ring;
+	struct locals_copy *locals;
+};
+
+__attribute__((format(printf, 4, 5))) static void say(const struct decider *d,
+						      enum decide_priority prio, const char *event,
+						      const char *fmt, ...)
+{
+	char text[512];
+	va_list ap;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	if (d->log)
+		d->log(d->log_arg, prio, event, text);
+}
+
+/* A file's name or an error text, safe to stand in a log line between quotes. */
+static const char *clean(char *buf, size_t size, const char *s)
+{
+	size_t n = 0;
+	for (; *s && n + 1 < size; s++) {
+		unsigned char c = (unsigned char)*s;
+		buf[n++] = c < 0x20 || c >= 0x7f || c == '"' || c == '\\' ? '?' : (char)c;
+	}
+	buf[n] = '\0';
+	return buf;
+}
+
+/* ---- the housekeeping thread ---- */
+
+static void say_loaded(struct decider *d, const struct policy *p)
+{
+	struct policy_info i;
+	char rev[128], path[256];
+	policy_info(p, &i);
+	say(d, DECIDE_NOTICE, "policy-loaded",
+	    "file=\"%s\" policy=%s revision=\"%s\" serial=%llu names=%llu",
+	    clean(path, sizeof(path), d->policy_path), i.digest,
+	    clean(rev, sizeof(rev), i.revision), (unsigned long long)i.serial,
+	    (unsigned long long)i.n_names);
+}
+
+static void poll_policy(struct decider *d, struct slot_reader *r)
+{
+	enum policy_err err;
+	char why[POLICY_WHY_SIZE], path[256], text[POLICY_WHY_SIZE];
+	bool force = atomic_exchange(&d->reload, false);
+	switch (slot_poll(d->slot, force, &err, why)) {
+	case SLOT_SAME:
+		break;
+	case SLOT_LOADED:
+		say_loaded(d, slot_borrow(r));
+		slot_release(r);
+		atomic_store(&d->ready, true);
+		break;
+	case SLOT_REFUSED:
+		say(d, DECIDE_ERR, "policy-refused",
+		    "file=\"%s\" error=\"%s\" detail=\"%s\" in_force=%s",
+		    clean(path, sizeof(path), d->policy_path), policy_strerror(err),
+		    clean(text, sizeof(text), why),
+		    atomic_load(&d->ready) ? "\"the previous policy\""
+					   : "\"none: everything is denied\"");
+		break;
+	case SLOT_RESTORED:
+		say(d, DECIDE_NOTICE, "policy-restored",
+		    "file=\"%s\" detail=\"it is again the policy in force\"",
+		    clean(path, sizeof(path), d->policy_path));
+		break;
+	}
+}
+
+static void drain_audit(struct decider *d)
+{
+	int err = 0;
+	size_t n = audit_drain(d->audit, &err);
+	/* without lines to write nothing was tried, and nothing was learned */
+	if (err && err != d->audit_error) {
+		say(d, DECIDE_ERR, "audit-failing", "error=\"%s\"", strerror(err));
+		d->audit_error = err;
+	} else if (!err && n > 0 && d->audit_error) {
+		say(d, DECIDE_NOTICE, "audit-restored", "dropped=%llu",
+		    (unsigned long long)audit_dropped(d->audit));
+		d->audit_error = 0;
+	}
+	uint64_t dropped = audit_dropped(d->audit);
+	if (dropped >= 2 * d->dropped_said + 1) { /* once, and then at every doubling */
+		say(d, DECIDE_WARNING, "audit-dropped", "dropped=%llu",
+		    (unsigned long long)dropped);
+		d->dropped_said = dropped;
+	}
+}
+
+static void *housekeeping(void *arg)
+{
+	struct decider *d = arg;
+	struct slot_reader *r = slot_reader_new(d->slot);
+	const struct timespec tick = { .tv_nsec = TICK_MS * 1000000L };
+	for (unsigned n = 1; !atomic_load(&d->stop); n++) {
+		nanosleep(&tick, NULL);
+		if (r && (n % POLL_TICKS == 0 || atomic_load(&d->reload)))
+			poll_policy(d, r);
+		if (n % LOCALS_TICKS == 0)
+			locals_refresh(d->locals);
+		drain_audit(d);
+	}
+	slot_reader_free(r);
+	return NULL;
+}
+
+/* ---- life ---- */
+
+static bool start_thread(struct decider *d)
+{
+	sigset_t all, old;
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, &old);
+	d->started = pthread_create(&d->thread, NULL, housekeeping, d) == 0;
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return d->started;
+}
+
+static bool first_look(struct decider *d)
+{
+	struct slot_reader *r = slot_reader_new(d->slot);
+	if (!r)
+		return false;
+	poll_policy(d, r);
+	slot_reader_free(r);
+	return true;
+}
+
+struct decider *decider_start(const struct decider_options *o)
+{
+	uint8_t key[POLICY_KEY_SIZE];
+	char why[POLICY_WHY_SIZE], text[POLICY_WHY_SIZE];
+	struct policy_trust trust = { .features = o->features, .min_serial = o->min_serial };
+	struct decider *d = calloc(1, sizeof(*d));
+	if (!d)
+		return NULL;
+	d->log = o->log;
+	d->log_arg = o->log_arg;
+	d->denied_only = o->audit_denied_only;
+	if (o->pubkey_path) {
+		if (!policy_key_read(o->pubkey_path, key, why)) {
+			say(d, DECIDE_ERR, "key-unusable", "error=\"%s\"",
+			    clean(text, sizeof(text), why));
+			free(d);
+			return NULL;
+		}
+		trust.public_key = key;
+	}
+	d->policy_path = strdup(o->policy_path);
+	d->slot = slot_new(o->policy_path, &trust);
+	d->audit = audit_new(o->component, o->audit_path);
+	d->locals = locals_new();
+	if (!d->policy_path || !d->slot || !d->audit || !d->locals || !first_look(d) ||
+	    !start_thread(d)) {
+		decider_stop(d);
+		return NULL;
+	}
+	return d;
+}
+
+void decider_stop(struct decider *d)
+{
+	if (!d)
+		return;
+	atomic_store(&d->stop, true);
+	if (d->started)
+		pthread_join(d->thread, NULL);
+	audit_free(d->audit);
+	locals_free(d->locals);
+	slot_free(d->slot);
+	free(d->policy_path);
+	free(d);
+}
+
+void decider_reload(struct decider *d)
+{
+	atomic_store(&d->reload, true);
+}
+
+bool decider_ready(const struct decider *d)
+{
+	return atomic_load(&d->ready);
+}
+
+struct decide_thread *decide_thread_new(struct decider *d)
+{
+	struct decide_thread *t = calloc(1, sizeof(*t));
+	if (!t)
+		return NULL;
+	t->of = d;
+	t->reader = slot_reader_new(d->slot);
+	t->ring = audit_ring_new(d->audit);
+	t->locals = locals_copy_new(d->locals);
+	if (!t->reader || !t->ring || !t->locals) {
+		decide_thread_free(t);
+		return NULL;
+	}
+	return t;
+}
+
+void decide_thread_free(struct decide_thread *t)
+{
+	if (!t)
+		return;
+	slot_reader_free(t->reader);
+	audit_ring_free(t->ring);
+	locals_copy_free(t->locals);
+	free(t);
+}
+
+/* ---- events ---- */
+
+static uint64_t clock_ns(clockid_t c)
+{
+	struct timespec t;
+	clock_gettime(c, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+struct now decide_now(void)
+{
+	return (struct now){ .boot_ns = clock_ns(CLOCK_BOOTTIME),
+			     .wall_ns = (int64_t)clock_ns(CLOCK_REALTIME) };
+}
+
+static void copy(char *to, size_t size, const char *s)
+{
+	size_t n = strnlen(s, size - 1);
+	memcpy(to, s, n);
+	to[n] = '\0';
+}
+
+/* "preset:npm" or "policy.yaml:12": where the deciding rule stands. */
+static void describe_origin(struct decision *d, const struct policy *p)
+{
+	struct rule_info i;
+	d->origin[0] = d->owner[0] = '\0';
+	if (!policy_rule_info(p, d->v.rule, d->v.rec, &i))
+		return;
+	copy(d->owner, sizeof(d->owner), i.owner);
+	if (i.preset)
+		copy(d->origin, sizeof(d->origin), i.layer);
+	else
+		snprintf(d->origin, sizeof(d->origin), "%s:%u", i.file, i.line);
+}
+
+void decide_judge(struct decide_thread *t, const struct question *q, struct now now,
+		  struct decision *out)
+{
+	struct facts f = { .now = now, .locals = locals_get(t->locals) };
+	const struct policy *p = slot_borrow(t->reader);
+	verdict(p, q, &f, &out->v);
+	out->profile[0] = out->rule[0] = out->policy[0] = '\0';
+	out->origin[0] = out->owner[0] = out->revision[0] = '\0';
+	out->deny_ttl_s = 0;
+	if (p) {
+		struct policy_info i;
+		policy_info(p, &i);
+		copy(out->profile, sizeof(out->profile), policy_profile_name(p, out->v.profile));
+		policy_rule_id(p, out->v.rule, out->rule);
+		copy(out->policy, sizeof(out->policy), i.digest);
+		copy(out->revision, sizeof(out->revision), i.revision);
+		out->deny_ttl_s = policy_deny_ttl_s(p, out->v.profile);
+		describe_origin(out, p);
+	}
+	slot_release(t->reader);
+}
+
+void decide_record(struct decide_thread *t, const struct question *q, struct now now,
+		   const struct decision *d, const char *id, size_t id_len)
+{
+	if (t->of->denied_only && d->v.action != ACTION_DENY && !d->v.observed)
+		return;
+	struct audit_event e = {
+		.wall_ns = now.wall_ns,
+		.layer = q->layer,
+		.action = d->v.action,
+		.reason = d->v.reason,
+		.observed = d->v.observed,
+		.src = q->src,
+		.name = q->name,
+		.qtype = q->qtype,
+		.port = q->port,
+		.has_dst = q->has_dst,
+		.dst = q->dst,
+		.profile = d->profile,
+		.rule = d->rule,
+		.owner = d->owner,
+		.origin = d->origin,
+		.revision = d->revision,
+		.policy = d->policy,
+		.method = q->method,
+		.method_len = q->method_len,
+		.path = q->path,
+		.path_len = q->path_len,
+		.id = id,
+		.id_len = id_len,
+	};
+	audit_put(t->ring, &e);
+}
