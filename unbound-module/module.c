@@ -1,0 +1,878 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The module that Unbound loads: turns Unbound's queries into questions, and decisions into answers.
+ * The only file that sees Unbound's headers. Must never decide anything itself, and where anything
+ * about the host program is in doubt it refuses every client and says so.
+ *
+ * One client, one query state, one verdict: `unique_mesh` keeps identical queries of two clients
+ * apart, operate() judges a state when it starts. What is cached never gets there, so either
+ *   - the reply_cache callback's veto is honoured (our change to Unbound): the callback lets a cached
+ *     answer pass for a client that may have it, and sends every other query to operate(); or
+ *   - it is not: then queries work on a message cache of our own, which the worker does not know, so
+ *     that nothing is ever answered without operate().
+ * Which of the two is found out at start by calling the callbacks.
+ *
+ * Threads: init() and deinit() run in the main thread while there are no workers. operate() and the
+ * callbacks run in the workers at once; what they share is written before the workers start, or is
+ * atomic. The hot path takes no lock of ours.
+ */
+#include "config.h"
+
+#include "daemon/daemon.h"
+#include "daemon/worker.h"
+#include "dynlibmod/dynlibmod.h"
+#include "services/cache/dns.h"
+#include "services/localzone.h"
+#include "services/mesh.h"
+#include "services/view.h"
+#include "sldns/rrdef.h"
+#include "util/config_file.h"
+#include "util/data/dname.h"
+#include "util/data/msgreply.h"
+#include "util/data/packed_rrset.h"
+#include "util/log.h"
+#include "util/module.h"
+#include "util/net_help.h"
+#include "util/netevent.h"
+#include "util/regional.h"
+#include "util/storage/slabhash.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shared/base/name.h"
+#include "shared/live/decide.h"
+#include "shared/policy/features.h"
+#include "unbound-module/answer.h"
+#include "unbound-module/buildid.h"
+
+#define EXPORT __attribute__((visibility("default")))
+
+#ifndef CX_UNBOUND_BUILD_ID
+#error "CX_UNBOUND_BUILD_ID: the build id of the Unbound that this module is made for"
+#endif
+
+/*
+ * The test suite proves with these that it would see a leak; no build that is shipped defines them.
+ * CX_TEST_STOCK_CACHE leaves cached answers as Unbound gives them, CX_TEST_SHARED_FLIGHT leaves
+ * identical queries in flight together.
+ */
+#ifdef CX_TEST_STOCK_CACHE
+enum { TEST_STOCK_CACHE = 1 };
+#else
+enum { TEST_STOCK_CACHE = 0 };
+#endif
+#ifdef CX_TEST_SHARED_FLIGHT
+enum { TEST_SHARED_FLIGHT = 1 };
+#else
+enum { TEST_SHARED_FLIGHT = 0 };
+#endif
+
+/* What a worker thread owns. Lives until deinit(): query states point into it to their end. */
+struct thread_state {
+	struct thread_state *next;
+	struct decide_thread *decide;
+	bool checked;          /* the layout, at the thread's first query */
+	struct module_env env; /* the worker's, with our message cache in place of the shared one */
+};
+
+static struct {
+	bool running;
+	int id;
+	struct decider *decider; /* NULL: could not be started, every client is refused */
+	struct slabhash *cache;  /* our message cache; NULL: the veto is honoured */
+	bool no_cached_answers;  /* even with the veto: another module may change its mind later */
+	unsigned generation;     /* of init(); thread states of earlier ones are gone */
+	pthread_mutex_t lock;    /* threads; taken once per thread */
+	struct thread_state *threads;
+	atomic_bool doubted;
+	atomic_bool foreign_entries; /* the shared message cache answered though it must be empty */
+	atomic_bool foreign_told;
+} cx = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static bool probing; /* init() only: callbacks veto and do nothing else */
+
+static __thread __attribute__((tls_model("initial-exec"))) struct {
+	struct thread_state *state;
+	unsigned generation;
+} here;
+
+/* What q->minfo says of a query that has been judged: passed, or the answer it was given instead. */
+static const char passed;
+
+EXPORT int init(struct module_env *env, int id);
+EXPORT void deinit(struct module_env *env, int id);
+EXPORT void operate(struct module_qstate *q, enum module_ev ev, int id, struct outbound_entry *out);
+EXPORT void inform_super(struct module_qstate *q, int id, struct module_qstate *super);
+EXPORT void clear(struct module_qstate *q, int id);
+EXPORT size_t get_mem(struct module_env *env, int id);
+
+/* ---- doubts ---- */
+
+/* From now on every client is refused. Says why, once. */
+static void doubt(const char *what, const char *detail)
+{
+	if (!atomic_exchange(&cx.doubted, true))
+		log_err("cx: refusing-all why=\"%s%s%s\"", what, *detail ? ": " : "", detail);
+}
+
+/*
+ * Does the running Unbound look like the one we were compiled for? The build id says so already; this
+ * is the second opinion, on the very pointers that we are about to follow.
+ */
+static bool layout_holds(const struct module_qstate *q, int id)
+{
+	if (!q->mesh_info || &q->mesh_info->s != q || !q->env || !q->env->mesh)
+		return false;
+	const struct module_env *base = q->env->mesh->env;
+	if (!base || base->mesh != q->env->mesh || !base->worker || &base->worker->env != base)
+		return false;
+	const struct daemon *d = base->worker->daemon;
+	if (!d || base->cfg != d->cfg)
+		return false;
+	const struct dynlibmod_env *de = base->modinfo[id];
+	if (!de || de->func_operate != operate)
+		return false;
+	return base->unique_mesh == !TEST_SHARED_FLIGHT;
+}
+
+/* ---- threads ---- */
+
+static struct thread_state *new_thread_state(void)
+{
+	struct thread_state *t = calloc(1, sizeof(*t));
+
+	if (!t)
+		return NULL;
+	t->decide = cx.decider ? decide_thread_new(cx.decider) : NULL;
+	pthread_mutex_lock(&cx.lock);
+	t->next = cx.threads;
+	cx.threads = t;
+	pthread_mutex_unlock(&cx.lock);
+	return t;
+}
+
+/* This thread's state, or NULL if there is no memory. */
+static struct thread_state *thread_state(void)
+{
+	if (here.generation != cx.generation || !here.state) {
+		here.state = new_thread_state();
+		here.generation = cx.generation;
+	}
+	return here.state;
+}
+
+static void free_thread_states(void)
+{
+	while (cx.threads) {
+		struct thread_state *t = cx.threads;
+
+		cx.threads = t->next;
+		if (t->decide)
+			decide_thread_free(t->decide);
+		free(t);
+	}
+}
+
+/* ---- questions ---- */
+
+/* One client's query on its way through the decision. */
+struct hearing {
+	struct thread_state *t;
+	struct question q;
+	struct name name;
+	struct now now;
+	struct decision d;
+};
+
+static void hear(struct hearing *h, struct thread_state *t, const struct query_info *qi,
+		 const struct comm_reply *from)
+{
+	h->t = t;
+	h->q = (struct question){ .layer = LAYER_DNS, .qtype = qi->qtype };
+	if (name_from_wire(&h->name, qi->qname, qi->qname_len, NULL) == NAME_OK)
+		h->q.name = &h->name;
+	if (!h->q.name || qi->qclass != LDNS_RR_CLASS_IN)
+		h->q.flaw = FLAW_MALFORMED;
+	if (!addr_from_sockaddr(&h->q.src, NULL, (const struct sockaddr *)&from->client_addr,
+				from->client_addrlen))
+		h->q.flaw = FLAW_INTERNAL;
+	if (atomic_load_explicit(&cx.doubted, memory_order_relaxed))
+		h->q.flaw = FLAW_INTERNAL;
+	if (t && t->decide) {
+		h->now = decide_now();
+		decide_judge(t->decide, &h->q, h->now, &h->d);
+		return;
+	}
+	memset(&h->d, 0, sizeof(h->d));
+	h->d.v.action = ACTION_DENY;
+	h->d.v.reason = REASON_NO_POLICY;
+}
+
+static bool passes(const struct hearing *h)
+{
+	return h->d.v.unpoliced || h->d.v.action == ACTION_ALLOW;
+}
+
+/* Writes the verdict down. Exactly once per query of a client. */
+static void record(struct hearing *h)
+{
+	if (h->t && h->t->decide && !h->d.v.unpoliced)
+		decide_record(h->t->decide, &h->q, h->now, &h->d, NULL, 0);
+}
+
+/* ---- answers ---- */
+
+/* One record as an rrset in the query's memory, or NULL. The name is borrowed. */
+static struct ub_packed_rrset_key *make_rrset(struct regional *r, uint8_t *name, size_t name_len,
+					      uint16_t type, const uint8_t *rdata, size_t n,
+					      time_t ttl)
+{
+	struct ub_packed_rrset_key *k = regional_alloc_zero(r, sizeof(*k));
+	struct packed_rrset_data *d = regional_alloc_zero(r, sizeof(*d));
+	uint8_t *rr = regional_alloc(r, n + 2);
+
+	if (!k || !d || !rr)
+		return NULL;
+	d->rr_len = regional_alloc_zero(r, sizeof(*d->rr_len));
+	d->rr_data = regional_alloc_zero(r, sizeof(*d->rr_data));
+	d->rr_ttl = regional_alloc_zero(r, sizeof(*d->rr_ttl));
+	if (!d->rr_len || !d->rr_data || !d->rr_ttl)
+		return NULL;
+	rr[0] = (uint8_t)(n >> 8);
+	rr[1] = (uint8_t)n;
+	memcpy(rr + 2, rdata, n);
+	d->rr_len[0] = n + 2;
+	d->rr_data[0] = rr;
+	d->rr_ttl[0] = ttl;
+	d->ttl = ttl;
+	d->count = 1;
+	d->trust = rrset_trust_ultimate;
+	d->security = sec_status_insecure;
+	k->entry.key = k;
+	k->entry.data = d;
+	k->rk.dname = name;
+	k->rk.dname_len = name_len;
+	k->rk.type = htons(type);
+	k->rk.rrset_class = htons(LDNS_RR_CLASS_IN);
+	return k;
+}
+
+/*
+ * The record of a refusal. The SOA of an NXDOMAIN belongs to the name above: a zone of that very name
+ * would contradict it. A NODATA's belongs to the name itself.
+ */
+static struct ub_packed_rrset_key *make_record(struct module_qstate *q, const struct answer *a)
+{
+	uint8_t rdata[ANSWER_RDATA_SIZE];
+	uint8_t *name = q->qinfo.qname;
+	size_t len = q->qinfo.qname_len;
+
+	if (a->form == ANSWER_HINFO)
+		return make_rrset(q->region, name, len, LDNS_RR_TYPE_HINFO, rdata,
+				  answer_hinfo(rdata), a->ttl_s);
+	if (a->form == ANSWER_NXDOMAIN)
+		dname_remove_label(&name, &len);
+	return make_rrset(q->region, name, len, LDNS_RR_TYPE_SOA, rdata,
+			  answer_soa(rdata, a->ttl_s), a->ttl_s);
+}
+
+static struct dns_msg *make_message(struct module_qstate *q, const struct answer *a)
+{
+	struct dns_msg *m = regional_alloc_zero(q->region, sizeof(*m));
+	struct reply_info *rep = regional_alloc_zero(q->region, sizeof(*rep));
+	struct ub_packed_rrset_key **rrsets = regional_alloc_zero(q->region, sizeof(*rrsets));
+
+	if (!m || !rep || !rrsets)
+		return NULL;
+	rrsets[0] = make_record(q, a);
+	if (!rrsets[0])
+		return NULL;
+	rep->flags = BIT_QR | BIT_RA;
+	if (a->form == ANSWER_NXDOMAIN)
+		rep->flags |= LDNS_RCODE_NXDOMAIN;
+	rep->qdcount = 1;
+	rep->ttl = a->ttl_s;
+	rep->prefetch_ttl = a->ttl_s;
+	rep->serve_expired_ttl = a->ttl_s;
+	/* not "unchecked": a validator's host program would turn that into SERVFAIL */
+	rep->security = sec_status_insecure;
+	rep->an_numrrsets = a->form == ANSWER_HINFO;
+	rep->ns_numrrsets = a->form != ANSWER_HINFO;
+	rep->rrset_count = 1;
+	rep->rrsets = rrsets;
+	m->qinfo = q->qinfo;
+	m->rep = rep;
+	return m;
+}
+
+static void add_ede(struct edns_option **list, const struct answer *a, struct regional *r)
+{
+	uint8_t ede[ANSWER_EDE_SIZE];
+
+	/* without it the answer is still right */
+	(void)edns_opt_list_append(list, LDNS_EDNS_EDE, answer_ede(ede, a), ede, r);
+}
+
+/* Ends a query with a failure that says nothing about the name. */
+static void fail(struct module_qstate *q, int id)
+{
+	q->return_msg = NULL;
+	q->return_rcode = LDNS_RCODE_SERVFAIL;
+	q->no_cache_lookup = 1; /* or an expired answer would be served instead of the failure */
+	q->ext_state[id] = module_finished;
+}
+
+static void refuse(struct module_qstate *q, int id, const struct hearing *h)
+{
+	struct answer *a = regional_alloc_zero(q->region, sizeof(*a));
+
+	fail(q, id);
+	if (!a)
+		return;
+	*a = answer_for(h->d.v.reason, q->qinfo.qtype, q->qinfo.qclass == LDNS_RR_CLASS_IN,
+			h->d.deny_ttl_s);
+	q->minfo[id] = a;
+	if (a->form == ANSWER_SERVFAIL)
+		return; /* on_servfail() adds the reason */
+	add_ede(&q->edns_opts_front_out, a, q->region);
+	if (a->form == ANSWER_REFUSED) {
+		q->return_rcode = LDNS_RCODE_REFUSED;
+		return;
+	}
+	q->return_msg = make_message(q, a);
+	if (q->return_msg)
+		q->return_rcode = LDNS_RCODE_NOERROR;
+}
+
+/* ---- cached answers: the worker is about to send one ---- */
+
+static int judge_cached(struct query_info *qi, const struct comm_reply *from)
+{
+	struct hearing h;
+
+	if (cx.cache) {
+		/* Our veto is not honoured, and nothing should have been there to send. */
+		atomic_store(&cx.foreign_entries, true);
+		return 0;
+	}
+	if (TEST_STOCK_CACHE)
+		return 1;
+	if (cx.no_cached_answers || !from)
+		return 0;
+	hear(&h, thread_state(), qi, from);
+	if (!passes(&h))
+		return 0; /* operate() judges again, refuses, and writes it down */
+	record(&h);
+	return 1;
+}
+
+static int on_reply_cache(struct query_info *qi, struct module_qstate *q, struct reply_info *rep,
+			  int rcode, struct edns_data *edns, struct edns_option **out,
+			  struct comm_reply *from, struct regional *region, struct timeval *start,
+			  int id, void *arg)
+{
+	return probing ? 0 : judge_cached(qi, from);
+}
+
+/*
+ * Three occasions: a cached failure, with its reply_info and without a query state, like a cached
+ * answer; the end of a query that we refused, to which the reason is added; any other failure.
+ */
+static int on_servfail(struct query_info *qi, struct module_qstate *q, struct reply_info *rep,
+		       int rcode, struct edns_data *edns, struct edns_option **out,
+		       struct comm_reply *from, struct regional *region, struct timeval *start,
+		       int id, void *arg)
+{
+	if (probing)
+		return 0;
+	if (!q)
+		return rep ? judge_cached(qi, from) : 1;
+	if (q->minfo[id] && q->minfo[id] != &passed)
+		add_ede(out, q->minfo[id], region);
+	return 1;
+}
+
+/*
+ * Are the callbacks' results acted on? Asks the very functions that the workers call. As the first
+ * module we have the only callbacks there are yet.
+ */
+static bool veto_is_honoured(struct module_env *env, int id)
+{
+	struct edns_data edns;
+	int cache, servfail;
+
+	if (id != 0)
+		return false;
+	memset(&edns, 0, sizeof(edns));
+	probing = true;
+	cache = inplace_cb_reply_cache_call(env, NULL, NULL, NULL, 0, &edns, NULL, NULL, NULL);
+	servfail = inplace_cb_reply_servfail_call(env, NULL, NULL, NULL, LDNS_RCODE_SERVFAIL, &edns,
+						  NULL, NULL, NULL);
+	probing = false;
+	return !cache && !servfail;
+}
+
+/* ---- queries ---- */
+
+/* Lets this query, and every one that it starts, work on our message cache. */
+static void take_own_cache(struct module_qstate *q, struct thread_state *t)
+{
+	struct module_env *base = q->env->mesh->env;
+
+	if (atomic_load_explicit(&cx.foreign_entries, memory_order_relaxed) &&
+	    atomic_exchange(&cx.foreign_entries, false)) {
+		slabhash_clear(base->msg_cache);
+		if (!atomic_exchange(&cx.foreign_told, true))
+			log_err("cx: shared-cache-used why=\"entries were loaded into the message "
+				"cache from outside; they are dropped, never use load_cache "
+				"here\"");
+	}
+	t->env = *base;
+	t->env.msg_cache = cx.cache;
+	q->env = &t->env;
+}
+
+/* Judges the one client of a query. True if the query goes on. */
+static bool police(struct module_qstate *q, int id, struct thread_state *t)
+{
+	const struct mesh_reply *r = q->mesh_info->reply_list;
+	struct hearing h;
+
+	if (!TEST_SHARED_FLIGHT && (r->next || q->mesh_info->unique != q->mesh_info))
+		doubt("a query is shared by several clients", "");
+	hear(&h, t, &q->qinfo, &r->query_reply);
+	record(&h);
+	if (passes(&h)) {
+		q->minfo[id] = (void *)&passed;
+		return true;
+	}
+	refuse(q, id, &h);
+	return false;
+}
+
+static void begin(struct module_qstate *q, int id)
+{
+	struct thread_state *t = thread_state();
+
+	if (t && !t->checked) {
+		t->checked = true;
+		if (!layout_holds(q, id))
+			doubt("the running Unbound is laid out in another way", "");
+	}
+	if (cx.cache) {
+		if (!t) {
+			fail(q, id);
+			return;
+		}
+		take_own_cache(q, t);
+	}
+	/* Without a client it is Unbound's own: a name server's address, a key, a prefetch. */
+	if (q->mesh_info->reply_list && !q->minfo[id] && !police(q, id, t))
+		return;
+	q->ext_state[id] = module_wait_module;
+}
+
+void operate(struct module_qstate *q, enum module_ev ev, int id, struct outbound_entry *out)
+{
+	switch (ev) {
+	case module_event_new:
+	case module_event_pass:
+		begin(q, id);
+		break;
+	case module_event_moddone:
+		q->ext_state[id] = module_finished;
+		break;
+	default:
+		q->ext_state[id] = module_error;
+	}
+}
+
+void inform_super(struct module_qstate *q, int id, struct module_qstate *super)
+{
+}
+
+void clear(struct module_qstate *q, int id)
+{
+	if (q)
+		q->minfo[id] = NULL;
+}
+
+size_t get_mem(struct module_env *env, int id)
+{
+	return cx.cache ? slabhash_get_mem(cx.cache) : 0;
+}
+
+/* ---- what answers before any module: the operator's local zones, auth zones, RPZ ---- */
+
+enum { MAX_ALLOWED_ZONES = 64 };
+
+struct allowed_zones {
+	struct name v[MAX_ALLOWED_ZONES];
+	unsigned n;
+};
+
+/* CX_ALLOW_LOCAL_ZONES: names separated by commas. False if one is not a name. */
+static bool read_allowed_zones(struct allowed_zones *a)
+{
+	const char *s = getenv("CX_ALLOW_LOCAL_ZONES");
+
+	a->n = 0;
+	while (s && *s) {
+		size_t n = strcspn(s, ",");
+		struct name *out = &a->v[a->n];
+
+		if (a->n == MAX_ALLOWED_ZONES)
+			return false;
+		if (n == 1 && s[0] == '.')
+			*out = (struct name){ 0 };
+		else if (name_from_text(out, s, n) != NAME_OK)
+			return false;
+		a->n++;
+		s += n + (s[n] == ',');
+	}
+	return true;
+}
+
+static bool is_allowed_zone(const struct allowed_zones *a, const struct name *zone)
+{
+	for (unsigned i = 0; i < a->n; i++)
+		if (name_equal(zone, &a->v[i]) || name_is_below(zone, &a->v[i]))
+			return true;
+	return false;
+}
+
+static bool is_allowed_wire(const struct allowed_zones *a, const uint8_t *wire, size_t len)
+{
+	struct name n;
+
+	return name_from_wire(&n, wire, len, NULL) == NAME_OK && is_allowed_zone(a, &n);
+}
+
+static bool is_allowed_text(const struct allowed_zones *a, const char *text)
+{
+	struct name n = { 0 };
+
+	if (strcmp(text, ".") != 0 && name_from_text(&n, text, strlen(text)) != NAME_OK)
+		return false;
+	return is_allowed_zone(a, &n);
+}
+
+/* Does a zone of this type answer for names without data of their own? */
+static bool zone_type_answers(enum localzone_type t)
+{
+	switch (t) {
+	case local_zone_transparent:
+	case local_zone_typetransparent:
+	case local_zone_always_transparent:
+	case local_zone_inform:
+	case local_zone_nodefault:
+		return false;
+	default:
+		return true;
+	}
+}
+
+static bool same_rrset(const struct ub_packed_rrset_key *a, const struct ub_packed_rrset_key *b)
+{
+	const struct packed_rrset_data *x = a->entry.data, *y = b->entry.data;
+
+	if (a->rk.type != b->rk.type || x->count != y->count)
+		return false;
+	for (size_t i = 0; i < x->count; i++)
+		if (x->rr_len[i] != y->rr_len[i] ||
+		    memcmp(x->rr_data[i], y->rr_data[i], x->rr_len[i]) != 0)
+			return false;
+	return true;
+}
+
+static bool same_data(const struct local_data *a, const struct local_data *b)
+{
+	const struct local_rrset *x = a->rrsets, *y = b->rrsets;
+
+	if (query_dname_compare(a->name, b->name) != 0)
+		return false;
+	for (; x && y; x = x->next, y = y->next)
+		if (!same_rrset(x->rrset, y->rrset))
+			return false;
+	return !x && !y;
+}
+
+/* Is it one of the zones that Unbound itself puts there, unchanged? */
+static bool is_default_zone(struct local_zones *defaults, const struct local_zone *z)
+{
+	struct local_zone *d = NULL;
+	const rbnode_type *x, *y;
+
+	RBTREE_FOR(d, struct local_zone *, &defaults->ztree)
+	if (d->dclass == z->dclass && query_dname_compare(d->name, z->name) == 0)
+		break;
+	if ((rbnode_type *)d == RBTREE_NULL || d->type != z->type || d->data.count != z->data.count)
+		return false;
+	x = rbtree_first(&d->data);
+	y = rbtree_first((rbtree_type *)&z->data);
+	for (; x != RBTREE_NULL && y != RBTREE_NULL;
+	     x = rbtree_next((rbnode_type *)x), y = rbtree_next((rbnode_type *)y))
+		if (!same_data((const struct local_data *)x, (const struct local_data *)y))
+			return false;
+	return x == y;
+}
+
+static bool doubt_name(const char *what, uint8_t *wire)
+{
+	char text[LDNS_MAX_DOMAINLEN + 1];
+
+	dname_str(wire, text);
+	doubt(what, text);
+	return true;
+}
+
+/* True, and a doubt, if a zone may answer a client before we are asked. */
+static bool zone_interferes(struct local_zone *z, const struct allowed_zones *allowed)
+{
+	struct local_data *d;
+
+	if (is_allowed_wire(allowed, z->name, z->namelen))
+		return false;
+	if (zone_type_answers(z->type))
+		return doubt_name("a local-zone answers before the policy", z->name);
+	RBTREE_FOR(d, struct local_data *, &z->data)
+	if (d->rrsets && !is_allowed_wire(allowed, d->name, d->namelen))
+		return doubt_name("local-data answers before the policy", d->name);
+	return false;
+}
+
+static bool zones_interfere(struct local_zones *zones, struct local_zones *defaults,
+			    const struct allowed_zones *allowed)
+{
+	struct local_zone *z;
+
+	if (!zones)
+		return false;
+	RBTREE_FOR(z, struct local_zone *, &zones->ztree)
+	if (!is_default_zone(defaults, z) && zone_interferes(z, allowed))
+		return true;
+	return false;
+}
+
+static void find_local_zones(const struct daemon *d, const struct allowed_zones *allowed)
+{
+	struct config_file plain;
+	struct local_zones *defaults = local_zones_create();
+	struct view *v;
+
+	memset(&plain, 0, sizeof(plain));
+	if (!defaults || !local_zones_apply_cfg(defaults, &plain)) {
+		doubt("out of memory", "local zones");
+	} else if (!zones_interfere(d->local_zones, defaults, allowed)) {
+		RBTREE_FOR(v, struct view *, &d->views->vtree)
+		if (zones_interfere(v->local_zones, defaults, allowed))
+			break;
+	}
+	local_zones_delete(defaults);
+}
+
+static void find_auth_zones(const struct config_file *cfg, const struct allowed_zones *allowed)
+{
+	for (const struct config_auth *a = cfg->auths; a; a = a->next) {
+		if (!a->name || is_allowed_text(allowed, a->name))
+			continue;
+		if (a->isrpz)
+			doubt("an RPZ answers before the policy", a->name);
+		else if (a->for_downstream)
+			doubt("an auth-zone answers before the policy", a->name);
+	}
+}
+
+/* Without the veto, Unbound tells what it knows of delegations to those who may snoop. */
+static void find_snoopers(const struct config_str2list *acls)
+{
+	for (; acls; acls = acls->next)
+		if (acls->str2 && strcmp(acls->str2, "allow_snoop") == 0)
+			doubt("allow_snoop needs an Unbound that honours the veto", acls->str);
+}
+
+/* ---- start and end ---- */
+
+/* The daemon that env belongs to; NULL if it does not look like one. */
+static const struct daemon *daemon_of(const struct module_env *env)
+{
+	const struct daemon *d;
+
+	if (!env->alloc)
+		return NULL;
+	d = (const struct daemon *)((const char *)env->alloc - offsetof(struct daemon, superalloc));
+	return d->env == env && d->cfg == env->cfg ? d : NULL;
+}
+
+static void find_doubts(const struct module_env *env, int id)
+{
+	static struct allowed_zones allowed;
+	const struct dynlibmod_env *de = env->modinfo[id];
+	const struct daemon *d = daemon_of(env);
+
+	if (!d || !env->cfg->dynlib_file || !env->cfg->dynlib_file->str || !de->fname ||
+	    strcmp(env->cfg->dynlib_file->str, de->fname) != 0) {
+		doubt("the running Unbound is laid out in another way", "");
+		return;
+	}
+	if (id != 0)
+		doubt("dynlib must be the first module in module-config", env->cfg->module_conf);
+	if (!read_allowed_zones(&allowed))
+		doubt("not a list of names", "CX_ALLOW_LOCAL_ZONES");
+	find_local_zones(d, &allowed);
+	find_auth_zones(env->cfg, &allowed);
+	if (cx.cache) {
+		find_snoopers(env->cfg->acls);
+		find_snoopers(env->cfg->interface_actions);
+	}
+}
+
+static void log_event(void *arg, enum decide_priority prio, const char *event, const char *text)
+{
+	if (prio <= DECIDE_ERR)
+		log_err("cx: %s %s", event, text);
+	else if (prio == DECIDE_WARNING)
+		log_warn("cx: %s %s", event, text);
+	else
+		log_info("cx: %s %s", event, text);
+}
+
+static const char *setting(const char *name, const char *otherwise)
+{
+	const char *s = getenv(name);
+
+	return s && *s ? s : otherwise;
+}
+
+static bool read_min_serial(uint64_t *out)
+{
+	const char *s = setting("CX_MIN_SERIAL", "0");
+	uint64_t v = 0;
+
+	for (; *s; s++) {
+		if (*s < '0' || *s > '9' || v > (UINT64_MAX - 9) / 10)
+			return false;
+		v = v * 10 + (uint64_t)(*s - '0');
+	}
+	*out = v;
+	return true;
+}
+
+static void start_decider(void)
+{
+	struct decider_options o = {
+		.component = "unbound",
+		.policy_path = setting("CX_POLICY", "/var/lib/cx/policy.bin"),
+		.audit_path = setting("CX_AUDIT", "/var/log/cx/audit.jsonl"),
+		.pubkey_path = setting("CX_PUBKEY", NULL),
+		.features = FEATURES_ENFORCED,
+		.audit_denied_only = !strcmp(setting("CX_AUDIT_ONLY", ""), "denied"),
+		.log = log_event,
+	};
+
+	if (!strcmp(o.audit_path, "off"))
+		o.audit_path = NULL;
+	if (!read_min_serial(&o.min_serial))
+		doubt("not a number", "CX_MIN_SERIAL");
+	else
+		cx.decider = decider_start(&o);
+	if (!cx.decider)
+		log_err("cx: no-policy why=\"could not start; every client is refused\"");
+}
+
+/* A message cache of the configured size; the shared one stays as good as empty. */
+static void make_own_cache(const struct module_env *env)
+{
+	const struct config_file *cfg = env->cfg;
+
+	cx.cache = slabhash_create(cfg->msg_cache_slabs, HASH_DEFAULT_STARTARRAY,
+				   cfg->msg_cache_size, msgreply_sizefunc, query_info_compare,
+				   query_entry_delete, reply_info_delete, NULL);
+	slabhash_clear(env->msg_cache);
+	for (size_t i = 0; i < env->msg_cache->size; i++)
+		env->msg_cache->array[i]->space_max = 0;
+}
+
+static bool register_callbacks(struct module_env *env, int id)
+{
+	struct dynlibmod_env *de = env->modinfo[id];
+
+	return de->inplace_cb_register_wrapped((void *)on_reply_cache, inplace_cb_reply_cache, NULL,
+					       env, id) &&
+	       de->inplace_cb_register_wrapped((void *)on_servfail, inplace_cb_reply_servfail, NULL,
+					       env, id);
+}
+
+/*
+ * In another program than the one we were compiled for, every field that we touch may be another one:
+ * not even refusing is safe, so that Unbound is told not to start.
+ */
+static bool made_for_this_program(void)
+{
+	char id[BUILDID_TEXT_SIZE];
+
+	buildid_of_program(id);
+	if (*id && strcmp(id, CX_UNBOUND_BUILD_ID) == 0)
+		return true;
+	log_err("cx: wrong-build why=\"this module is made for the Unbound with build id %s, not "
+		"for "
+		"%s; refusing to serve\"",
+		CX_UNBOUND_BUILD_ID, *id ? id : "one without");
+	return false;
+}
+
+/* 0 ends Unbound; with anything else it serves, and refuses where we cannot judge. */
+int init(struct module_env *env, int id)
+{
+	if (!made_for_this_program())
+		return 0;
+	if (cx.running) {
+		log_err("cx: wrong-configuration why=\"the module is loaded twice\"");
+		return 0;
+	}
+	cx.running = true;
+	cx.id = id;
+	cx.generation++;
+	cx.no_cached_answers = strstr(env->cfg->module_conf, "respip") != NULL;
+	atomic_store(&cx.doubted, false);
+	atomic_store(&cx.foreign_entries, false);
+	atomic_store(&cx.foreign_told, false);
+	if (!register_callbacks(env, id))
+		return 0;
+	if (!TEST_STOCK_CACHE && !veto_is_honoured(env, id)) {
+		make_own_cache(env);
+		if (!cx.cache)
+			return 0;
+	}
+	env->unique_mesh = !TEST_SHARED_FLIGHT;
+	find_doubts(env, id);
+	start_decider();
+	log_info("cx: module-started version=%s mode=%s", CX_VERSION,
+		 cx.cache ? "own-cache" : "veto");
+	return 1;
+}
+
+void deinit(struct module_env *env, int id)
+{
+	struct dynlibmod_env *de = env->modinfo[id];
+
+	if (!cx.running || id != cx.id)
+		return;
+	if (de->inplace_cb_delete_wrapped) {
+		de->inplace_cb_delete_wrapped(env, inplace_cb_reply_cache, id);
+		de->inplace_cb_delete_wrapped(env, inplace_cb_reply_servfail, id);
+	}
+	free_thread_states();
+	if (cx.decider)
+		decider_stop(cx.decider);
+	cx.decider = NULL;
+	if (cx.cache)
+		slabhash_delete(cx.cache);
+	cx.cache = NULL;
+	env->unique_mesh = 0;
+	cx.running = false;
+}
