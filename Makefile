@@ -55,7 +55,7 @@ $(BUILD)/cx-spoa: $(call obj,$(SPOA_SRC)) $(LIVE_OBJ) $(CORE_OBJ)
 
 # ---- unit tests ----------------------------------------------------------------------------------
 # tests/unit/test_NAME.c is one program; it takes what it needs of the objects of UNIT_LIB_SRC.
-UNIT_TESTS := bytes name addr
+UNIT_TESTS := bytes name addr audit
 UNIT_LIB_SRC := $(BASE_SRC) $(POLICY_SRC) $(LIVE_SRC)
 UNIT_LIBS := -lcmocka $(POLICY_LIBS) -pthread
 UNIT_BIN := $(patsubst %,$(BUILD)/unit/test_%,$(UNIT_TESTS))
