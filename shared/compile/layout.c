@@ -1,0 +1,709 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The model as tables in the form of policy.bin (format.h). The order of everything that is meaning
+ * comes from what it says, not from where it stands, so that a reordered policy means the same bytes.
+ * Never looks at the input again, never fails on what the model holds but by size.
+ */
+#include "shared/compile/layout.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* What layout needs of the model beside the tables. */
+struct layout {
+	const struct model *m;
+	struct tables *t;
+	uint32_t *layer_of;   /* model layer -> layer in the file */
+	uint32_t *first_rule; /* entry -> first rule; a list may have two: exact, then below */
+};
+
+/* ---- order ---- */
+
+struct named {
+	uint32_t kind;
+	const char *name;
+	uint32_t index;
+};
+
+static int by_kind_and_name(const void *a, const void *b)
+{
+	const struct named *x = a, *y = b;
+	if (x->kind != y->kind)
+		return x->kind < y->kind ? -1 : 1;
+	return strcmp(x->name, y->name);
+}
+
+static void layout_layers(struct layout *o)
+{
+	const struct model *m = o->m;
+	struct tables *t = o->t;
+	struct named *v = arena_array(&t->arena, m->n_layers, sizeof(*v));
+	for (uint32_t i = 0; i < m->n_layers; i++)
+		v[i] = (struct named){ m->layers[i].kind, m->layers[i].name, i };
+	qsort(v, m->n_layers, sizeof(*v), by_kind_and_name);
+	t->layers = arena_array(&t->arena, m->n_layers, sizeof(*t->layers));
+	t->n_layers = m->n_layers;
+	o->layer_of = arena_array(&t->arena, m->n_layers, sizeof(*o->layer_of));
+	for (uint32_t i = 0; i < m->n_layers; i++) {
+		o->layer_of[v[i].index] = i;
+		t->layers[i] = (struct fmt_layer){ .kind = v[i].kind,
+						   .name = pool_text(&t->strings, v[i].name),
+						   .https = FMT_NONE,
+						   .http = FMT_NONE };
+	}
+}
+
+/* ---- rules ---- */
+
+static uint32_t put_ports(struct tables *t, const struct port_range *v, uint32_t n)
+{
+	uint32_t *w = arena_array(&t->arena, n + 1, sizeof(*w));
+	w[0] = n;
+	for (uint32_t i = 0; i < n; i++)
+		w[i + 1] = (uint32_t)v[i].lo | (uint32_t)v[i].hi << 16;
+	return (uint32_t)(pool_put(&t->ports, w, (n + 1) * sizeof(*w)) / 4);
+}
+
+static size_t http_size(const struct terms *e)
+{
+	size_t n = 2;
+	for (uint32_t i = 0; i < e->n_http; i++) {
+		n += 4;
+		for (uint32_t k = 0; k < e->http[i].n_methods; k++)
+			n += 1 + strlen(e->http[i].methods[k]);
+		for (uint32_t k = 0; k < e->http[i].n_paths; k++)
+			n += 3 + (size_t)e->http[i].paths[k].len;
+	}
+	return n;
+}
+
+static uint8_t *put16(uint8_t *b, size_t v)
+{
+	b[0] = (uint8_t)v;
+	b[1] = (uint8_t)(v >> 8);
+	return b + 2;
+}
+
+static uint8_t *put_http_rule(uint8_t *b, const struct http_rule *h)
+{
+	b = put16(b, h->n_methods);
+	b = put16(b, h->n_paths);
+	for (uint32_t k = 0; k < h->n_methods; k++) {
+		size_t n = strlen(h->methods[k]);
+		*b++ = (uint8_t)n;
+		memcpy(b, h->methods[k], n);
+		b += n;
+	}
+	for (uint32_t k = 0; k < h->n_paths; k++) {
+		*b++ = h->paths[k].prefix;
+		b = put16(b, h->paths[k].len);
+		memcpy(b, h->paths[k].text, h->paths[k].len);
+		b += h->paths[k].len;
+	}
+	return b;
+}
+
+static uint32_t put_http(struct tables *t, const struct terms *e)
+{
+	size_t size = http_size(e);
+	uint8_t *bytes = arena_get(&t->arena, size), *b = put16(bytes, e->n_http);
+	for (uint32_t i = 0; i < e->n_http; i++)
+		b = put_http_rule(b, &e->http[i]);
+	return (uint32_t)pool_put(&t->http, bytes, size);
+}
+
+static uint16_t rule_flags(const struct entry *e, unsigned kind)
+{
+	unsigned f = kind;
+	f |= e->deny ? RULE_DENY : 0;
+	f |= e->preset ? RULE_PRESET : 0;
+	f |= e->terms->private_ok ? RULE_PRIVATE : 0;
+	f |= e->terms->unseen ? RULE_UNSEEN : 0;
+	return (uint16_t)f;
+}
+
+static struct fmt_rule make_rule(struct layout *o, const struct entry *e, unsigned kind)
+{
+	const struct terms *x = e->terms;
+	struct fmt_rule r = {
+		.layer = o->layer_of[e->layer],
+		.flags = rule_flags(e, kind),
+		.protocols = e->deny ? 0 : x->protocols,
+		.upgrades = x->upgrades,
+		.ports = x->n_ports ? put_ports(o->t, x->ports, x->n_ports) : FMT_NONE,
+		.http = x->n_http ? put_http(o->t, x) : FMT_NONE,
+		.expires = x->expires,
+	};
+	memcpy(r.id, e->id, sizeof(r.id));
+	return r;
+}
+
+static struct fmt_rule_info make_info(struct layout *o, const struct entry *e)
+{
+	const struct terms *x = e->terms;
+	struct pool *s = &o->t->info_strings;
+	return (struct fmt_rule_info){
+		.file = pool_text(s, o->m->files[e->pos.file]),
+		.line = e->pos.line,
+		.col = e->pos.col,
+		.order = e->order,
+		.pattern = pool_text(s, e->pattern),
+		.owner = pool_text(s, x->owner),
+		.reason = pool_text(s, x->reason),
+		.data = pool_text(s, x->data),
+		.if_unreachable = pool_text(s, x->if_unreachable),
+		.environment = pool_text(s, x->environment),
+		.added = pool_text(s, x->added),
+		.review_by = pool_text(s, x->review_by),
+		.labels = pool_text(s, x->labels),
+		.out = pool_text(s, x->out),
+	};
+}
+
+/* The kinds of rules that an entry makes, as RULE_* flags. */
+static unsigned entry_kinds(const struct entry *e)
+{
+	unsigned kinds = 0;
+	switch ((enum entry_kind)e->kind) {
+	case ENTRY_EXACT:
+		return RULE_EXACT;
+	case ENTRY_BELOW:
+		return RULE_BELOW;
+	case ENTRY_CIDR:
+		return RULE_CIDR;
+	case ENTRY_LIST:
+		break;
+	}
+	const uint8_t *b = e->list->bytes;
+	for (size_t i = 0; i < e->list->n && kinds != (RULE_EXACT | RULE_BELOW); i++) {
+		kinds |= b[0] ? RULE_BELOW : RULE_EXACT;
+		b += 2 + (size_t)b[1];
+	}
+	return kinds;
+}
+
+/* A rule on its way to its place. */
+struct draft {
+	struct fmt_rule rule; /* what by_meaning() compares */
+	unsigned kind;        /* RULE_EXACT, RULE_BELOW or RULE_CIDR */
+	uint32_t entry;
+};
+
+/*
+ * By what the rule says: the id covers pattern, ports, protocols and http rules, the rest is compared
+ * here. Rules that mean the same are ordered by place, which makes no difference to the meaning.
+ */
+static int by_meaning(const void *a, const void *b)
+{
+	const struct draft *x = a, *y = b;
+	const struct fmt_rule *r = &x->rule, *s = &y->rule;
+	if (r->layer != s->layer)
+		return r->layer < s->layer ? -1 : 1;
+	int c = memcmp(r->id, s->id, sizeof(r->id));
+	if (c)
+		return c;
+	if (r->flags != s->flags)
+		return r->flags < s->flags ? -1 : 1;
+	if (r->upgrades != s->upgrades)
+		return r->upgrades < s->upgrades ? -1 : 1;
+	if (r->expires != s->expires)
+		return r->expires < s->expires ? -1 : 1;
+	return x->entry < y->entry ? -1 : x->entry > y->entry;
+}
+
+static void layout_rules(struct layout *o)
+{
+	const struct model *m = o->m;
+	struct tables *t = o->t;
+	struct draft *d = arena_array(&t->arena, 2 * (size_t)m->n_entries + 1, sizeof(*d));
+	size_t n = 0;
+	static const unsigned kinds[] = { RULE_EXACT, RULE_BELOW, RULE_CIDR };
+	for (uint32_t i = 0; i < m->n_entries; i++)
+		for (unsigned k = 0; k < 3; k++)
+			if (entry_kinds(&m->entries[i]) & kinds[k])
+				d[n++] = (struct draft){
+					.rule = { .layer = o->layer_of[m->entries[i].layer] },
+					.kind = kinds[k],
+					.entry = i
+				};
+	/* the rules proper come after sorting, so that ports and http stand in the order of meaning */
+	for (size_t i = 0; i < n; i++) {
+		const struct entry *e = &m->entries[d[i].entry];
+		d[i].rule.flags = rule_flags(e, d[i].kind);
+		d[i].rule.upgrades = e->terms->upgrades;
+		d[i].rule.expires = e->terms->expires;
+		memcpy(d[i].rule.id, e->id, sizeof(e->id));
+	}
+	qsort(d, n, sizeof(*d), by_meaning);
+	t->rules = arena_array(&t->arena, n + 1, sizeof(*t->rules));
+	t->rule_info = arena_array(&t->arena, n + 1, sizeof(*t->rule_info));
+	t->rule_file = arena_array(&t->arena, n + 1, sizeof(*t->rule_file));
+	t->n_rules = n;
+	o->first_rule = arena_array(&t->arena, 2 * (size_t)m->n_entries + 1, sizeof(uint32_t));
+	for (size_t i = 0; i < n; i++) {
+		const struct entry *e = &m->entries[d[i].entry];
+		unsigned kind = d[i].kind;
+		t->rules[i] = make_rule(o, e, kind);
+		t->rule_info[i] = make_info(o, e);
+		if (e->kind == ENTRY_LIST)
+			t->rule_file[i] = pool_text(&t->info_strings, m->files[e->list->file]);
+		o->first_rule[2 * (size_t)d[i].entry + (kind == RULE_BELOW)] = (uint32_t)i;
+	}
+}
+
+/* The rule of an entry for a kind of match. */
+static uint32_t rule_of(const struct layout *o, uint32_t entry, bool below)
+{
+	return o->first_rule[2 * (size_t)entry + below];
+}
+
+/* ---- which ports a layer may use ---- */
+
+struct ranges {
+	struct port_range *v;
+	size_t n, cap;
+};
+
+static void add_range(struct layout *o, struct ranges *r, struct port_range x)
+{
+	r->v = arena_grow(&o->t->arena, r->v, r->n, &r->cap, sizeof(*r->v));
+	r->v[r->n++] = x;
+}
+
+static int by_low(const void *a, const void *b)
+{
+	const struct port_range *x = a, *y = b;
+	return x->lo != y->lo ? (x->lo < y->lo ? -1 : 1) : (x->hi > y->hi) - (x->hi < y->hi);
+}
+
+/* Keeps it short while it grows: layers of 100,000 entries mostly repeat one range. */
+static void add_once(struct layout *o, struct ranges *r, struct port_range x)
+{
+	for (size_t i = 0; i < r->n && i < 16; i++)
+		if (x.lo >= r->v[i].lo && x.hi <= r->v[i].hi)
+			return;
+	add_range(o, r, x);
+}
+
+static uint32_t put_union(struct layout *o, struct ranges *r)
+{
+	size_t n = 0;
+	if (r->n == 0)
+		return FMT_NONE;
+	qsort(r->v, r->n, sizeof(*r->v), by_low);
+	for (size_t i = 1; i < r->n; i++) {
+		if (r->v[i].lo <= (uint32_t)r->v[n].hi + 1) {
+			if (r->v[i].hi > r->v[n].hi)
+				r->v[n].hi = r->v[i].hi;
+		} else {
+			r->v[++n] = r->v[i];
+		}
+	}
+	return put_ports(o->t, r->v, (uint32_t)n + 1);
+}
+
+static void collect_ports(struct layout *o, struct ranges *https, struct ranges *http)
+{
+	for (uint32_t i = 0; i < o->m->n_entries; i++) {
+		const struct entry *e = &o->m->entries[i];
+		const struct terms *x = e->terms;
+		uint32_t layer = o->layer_of[e->layer];
+		if (e->deny)
+			continue;
+		if (x->protocols & PROTO_HTTPS && !x->n_ports)
+			add_once(o, &https[layer], (struct port_range){ 443, 443 });
+		if (x->protocols & PROTO_HTTP && !x->n_ports)
+			add_once(o, &http[layer], (struct port_range){ 80, 80 });
+		for (uint32_t k = 0; k < x->n_ports; k++) {
+			if (x->protocols & PROTO_HTTPS)
+				add_once(o, &https[layer], x->ports[k]);
+			if (x->protocols & PROTO_HTTP)
+				add_once(o, &http[layer], x->ports[k]);
+		}
+	}
+}
+
+static void layout_layer_ports(struct layout *o)
+{
+	struct tables *t = o->t;
+	struct ranges *https = arena_array(&t->arena, t->n_layers, sizeof(*https));
+	struct ranges *http = arena_array(&t->arena, t->n_layers, sizeof(*http));
+	collect_ports(o, https, http);
+	for (size_t i = 0; i < t->n_layers; i++) {
+		t->layers[i].https = put_union(o, &https[i]);
+		t->layers[i].http = put_union(o, &http[i]);
+	}
+}
+
+/* ---- names ---- */
+
+static size_t count_names(const struct model *m)
+{
+	size_t n = 0;
+	for (uint32_t i = 0; i < m->n_entries; i++) {
+		const struct entry *e = &m->entries[i];
+		n += e->kind == ENTRY_LIST ? e->list->n : e->kind != ENTRY_CIDR;
+	}
+	return n;
+}
+
+static void place_list(struct layout *o, uint32_t entry)
+{
+	const struct name_list *l = o->m->entries[entry].list;
+	const uint8_t *b = l->bytes;
+	for (size_t i = 0; i < l->n; i++, b += 2 + (size_t)b[1])
+		o->t->placed[o->t->n_placed++] =
+			(struct placed){ .wire = b + 2,
+					 .len = b[1],
+					 .rule = rule_of(o, entry, b[0] != 0),
+					 .line = l->lines[i] };
+}
+
+static void layout_names(struct layout *o)
+{
+	struct tables *t = o->t;
+	t->placed = arena_array(&t->arena, count_names(o->m) + 1, sizeof(*t->placed));
+	for (uint32_t i = 0; i < o->m->n_entries; i++) {
+		const struct entry *e = &o->m->entries[i];
+		if (e->kind == ENTRY_LIST)
+			place_list(o, i);
+		else if (e->kind != ENTRY_CIDR)
+			t->placed[t->n_placed++] =
+				(struct placed){ .wire = e->wire,
+						 .len = e->wire_len,
+						 .rule = rule_of(o, i, e->kind == ENTRY_BELOW) };
+	}
+}
+
+static int by_pair(const void *a, const void *b)
+{
+	const uint32_t *x = a, *y = b;
+	if (x[0] != y[0])
+		return x[0] < y[0] ? -1 : 1;
+	return x[1] < y[1] ? -1 : x[1] > y[1];
+}
+
+uint32_t tables_set(struct tables *t, uint32_t *pairs, uint32_t n)
+{
+	uint32_t small[1 + 2 * 8];
+	uint32_t *w = n <= 8 ? small : arena_array(&t->arena, 1 + 2 * (size_t)n, sizeof(*w));
+	if (n > 1)
+		qsort(pairs, n, 2 * sizeof(*pairs), by_pair);
+	w[0] = n;
+	memcpy(w + 1, pairs, 2 * (size_t)n * sizeof(*pairs));
+	return (uint32_t)(pool_put(&t->sets, w, (1 + 2 * (size_t)n) * sizeof(*w)) / 4);
+}
+
+/* ---- cidrs ---- */
+
+struct cidr_draft {
+	struct prefix prefix;
+	uint32_t rule;
+};
+
+/* Longest first, then by address. */
+static int by_prefix(const void *a, const void *b)
+{
+	const struct cidr_draft *x = a, *y = b;
+	if (x->prefix.len != y->prefix.len)
+		return x->prefix.len > y->prefix.len ? -1 : 1;
+	int c = addr_cmp(&x->prefix.a, &y->prefix.a);
+	return c ? c : (x->rule > y->rule) - (x->rule < y->rule);
+}
+
+static bool same_prefix(const struct prefix *a, const struct prefix *b)
+{
+	return a->len == b->len && addr_cmp(&a->a, &b->a) == 0;
+}
+
+static void layout_cidrs(struct layout *o)
+{
+	struct tables *t = o->t;
+	const struct model *m = o->m;
+	struct cidr_draft *d = arena_array(&t->arena, m->n_entries + (size_t)1, sizeof(*d));
+	uint32_t *pairs = arena_array(&t->arena, 2 * (size_t)m->n_entries + 2, sizeof(*pairs));
+	size_t n = 0;
+	for (uint32_t i = 0; i < m->n_entries; i++)
+		if (m->entries[i].kind == ENTRY_CIDR)
+			d[n++] = (struct cidr_draft){ *m->entries[i].prefix, rule_of(o, i, false) };
+	qsort(d, n, sizeof(*d), by_prefix);
+	t->cidrs = arena_array(&t->arena, n + 1, sizeof(*t->cidrs));
+	for (size_t i = 0, end; i < n; i = end) {
+		uint32_t k = 0;
+		for (end = i; end < n && same_prefix(&d[i].prefix, &d[end].prefix); end++, k++) {
+			pairs[2 * k] = t->rules[d[end].rule].layer;
+			pairs[2 * k + 1] = d[end].rule;
+		}
+		struct fmt_cidr *c = &t->cidrs[t->n_cidrs++];
+		memcpy(c->addr, d[i].prefix.a.b, sizeof(c->addr));
+		c->len = d[i].prefix.len;
+		c->set = tables_set(t, pairs, k);
+	}
+}
+
+/* ---- profiles ---- */
+
+static int by_layer(const void *a, const void *b)
+{
+	const struct fmt_sees *x = a, *y = b;
+	return x->layer < y->layer ? -1 : x->layer > y->layer;
+}
+
+static uint32_t put_qtypes(struct tables *t, const struct profile *p)
+{
+	uint16_t *w = arena_array(&t->arena, p->n_qtypes + (size_t)1, sizeof(*w));
+	w[0] = (uint16_t)p->n_qtypes;
+	memcpy(w + 1, p->qtypes, p->n_qtypes * sizeof(*w));
+	return (uint32_t)(pool_put(&t->qtypes, w, (p->n_qtypes + (size_t)1) * sizeof(*w)) / 2);
+}
+
+static void layout_profiles(struct layout *o)
+{
+	const struct model *m = o->m;
+	struct tables *t = o->t;
+	size_t n_sees = 0;
+	for (uint32_t i = 0; i < m->n_profiles; i++)
+		n_sees += m->profiles[i].n_sees;
+	t->sees = arena_array(&t->arena, n_sees + 1, sizeof(*t->sees));
+	t->profiles = arena_array(&t->arena, m->n_profiles, sizeof(*t->profiles));
+	t->n_profiles = m->n_profiles;
+	t->default_profile = m->default_profile;
+	for (uint32_t i = 0; i < m->n_profiles; i++) {
+		const struct profile *p = &m->profiles[i];
+		struct fmt_sees *s = t->sees + t->n_sees;
+		for (uint32_t k = 0; k < p->n_sees; k++)
+			s[k] = (struct fmt_sees){ o->layer_of[p->sees[k]], k };
+		qsort(s, p->n_sees, sizeof(*s), by_layer);
+		t->profiles[i] = (struct fmt_profile){
+			.name = pool_text(&t->strings, p->name),
+			.flags = (p->observe ? (uint32_t)PROFILE_OBSERVE : 0) |
+				 (p->ech_allow ? (uint32_t)PROFILE_ECH_ALLOW : 0),
+			.sees = (uint32_t)t->n_sees,
+			.n_sees = p->n_sees,
+			.qtypes = put_qtypes(t, p),
+			.deny_ttl_s = p->deny_ttl_s,
+		};
+		t->n_sees += p->n_sees;
+	}
+}
+
+/* ---- sources: nested prefixes to ranges that follow one another ---- */
+
+struct range {
+	struct addr start;
+	uint32_t value;
+};
+
+static struct addr last_of(const struct prefix *p)
+{
+	struct addr a = p->a;
+	for (unsigned i = 0; i < 16; i++) {
+		unsigned keep = p->len > 8u * i ? p->len - 8u * i : 0;
+		if (keep < 8)
+			a.b[i] |= (uint8_t)(0xffu >> keep);
+	}
+	return a;
+}
+
+/* The address behind; false if there is none. */
+static bool step(struct addr *a)
+{
+	for (unsigned i = 16; i-- > 0;)
+		if (++a->b[i] != 0)
+			return true;
+	return false;
+}
+
+static uint32_t client_value(struct layout *o, const struct client *c)
+{
+	switch (c->to) {
+	case TO_IGNORE:
+		return SRC_IGNORE;
+	case TO_RESOLVER:
+		return SRC_RESOLVER;
+	case TO_PROFILE:
+		return SRC_PROFILE | c->profile;
+	case TO_BIND:
+		break;
+	}
+	uint32_t *w = arena_array(&o->t->arena, c->n_bind + (size_t)1, sizeof(*w));
+	w[0] = c->n_bind;
+	memcpy(w + 1, c->bind, c->n_bind * sizeof(*w));
+	size_t at = pool_put(&o->t->bindsets, w, (c->n_bind + (size_t)1) * sizeof(*w));
+	return (uint32_t)SRC_BIND | (uint32_t)(at / 4);
+}
+
+static void emit(struct range *v, size_t *n, const struct addr *start, uint32_t value)
+{
+	if (*n && addr_cmp(&v[*n - 1].start, start) == 0)
+		(*n)--; /* nothing lay in it */
+	if (*n && v[*n - 1].value == value)
+		return;
+	v[(*n)++] = (struct range){ *start, value };
+}
+
+struct open_prefix {
+	struct addr last;
+	uint32_t value;
+};
+
+/* Ends the prefixes that end before `before` (all, if NULL): what lies around them goes on. */
+static void close_prefixes(struct open_prefix *stack, size_t *depth, const struct addr *before,
+			   struct range *v, size_t *n)
+{
+	while (*depth > 1 && (!before || addr_cmp(&stack[*depth - 1].last, before) < 0)) {
+		struct addr behind = stack[--*depth].last;
+		if (step(&behind))
+			emit(v, n, &behind, stack[*depth - 1].value);
+	}
+}
+
+/* Clients of one family, sorted by address and length, as ranges; the first starts at `lowest`. */
+static struct range *flatten(struct layout *o, bool v4, struct addr lowest, size_t *n)
+{
+	const struct model *m = o->m;
+	struct range *v = arena_array(&o->t->arena, 2 * (size_t)m->n_clients + 2, sizeof(*v));
+	struct open_prefix stack[130] = { { .value = SRC_NONE } };
+	size_t depth = 1;
+	*n = 0;
+	emit(v, n, &lowest, SRC_NONE);
+	for (uint32_t i = 0; i < m->n_clients; i++) {
+		const struct client *c = &m->clients[i];
+		if (prefix_is_v4(&c->prefix) != v4)
+			continue;
+		close_prefixes(stack, &depth, &c->prefix.a, v, n);
+		stack[depth++] = (struct open_prefix){ last_of(&c->prefix), client_value(o, c) };
+		emit(v, n, &c->prefix.a, stack[depth - 1].value);
+	}
+	close_prefixes(stack, &depth, NULL, v, n);
+	return v;
+}
+
+static uint64_t be64(const uint8_t *b)
+{
+	uint64_t v = 0;
+	for (unsigned i = 0; i < 8; i++)
+		v = v << 8 | b[i];
+	return v;
+}
+
+enum { TOP_FROM = 64 }; /* ranges, from which a first-level index pays */
+
+static void index_src4(struct tables *t)
+{
+	uint32_t at = 0;
+	if (t->n_src4 <= TOP_FROM)
+		return;
+	t->src4_top = arena_array(&t->arena, 65537, sizeof(*t->src4_top));
+	for (uint32_t i = 0; i < 65536; i++) {
+		while (at + 1 < t->n_src4 && t->src4[at + 1].start <= i << 16)
+			at++;
+		t->src4_top[i] = at;
+	}
+	t->src4_top[65536] = (uint32_t)t->n_src4 - 1;
+}
+
+static void layout_sources(struct layout *o)
+{
+	struct tables *t = o->t;
+	const uint8_t zero4[4] = { 0 };
+	const struct addr zero6 = { { 0 } };
+	size_t n;
+	struct range *v = flatten(o, true, addr_from_v4(zero4), &n);
+	t->src4 = arena_array(&t->arena, n, sizeof(*t->src4));
+	for (size_t i = 0; i < n; i++) {
+		/* the range behind 255.255.255.255 is IPv6's */
+		if (!addr_is_v4(&v[i].start))
+			break;
+		t->src4[t->n_src4++] =
+			(struct fmt_src4){ (uint32_t)be64(v[i].start.b + 8), v[i].value };
+	}
+	index_src4(t);
+	v = flatten(o, false, zero6, &n);
+	t->src6 = arena_array(&t->arena, n, sizeof(*t->src6));
+	t->n_src6 = n;
+	for (size_t i = 0; i < n; i++)
+		t->src6[i] = (struct fmt_src6){ be64(v[i].start.b), be64(v[i].start.b + 8),
+						v[i].value, 0 };
+}
+
+/* The prefixes of `sources`, without those inside another: IPv6 first, each family by address. */
+static void layout_owned(struct layout *o)
+{
+	const struct model *m = o->m;
+	struct tables *t = o->t;
+	t->owned = arena_array(&t->arena, m->n_clients + (size_t)1, sizeof(*t->owned));
+	for (int v4 = 0; v4 < 2; v4++) {
+		const struct prefix *last = NULL;
+		for (uint32_t i = 0; i < m->n_clients; i++) {
+			const struct client *c = &m->clients[i];
+			if (!c->owned || prefix_is_v4(&c->prefix) != (v4 == 1) ||
+			    (last && prefix_contains(last, &c->prefix.a)))
+				continue;
+			last = &c->prefix;
+			struct fmt_prefix *p = &t->owned[t->n_owned++];
+			memcpy(p->addr, last->a.b, sizeof(p->addr));
+			p->len = last->len;
+		}
+	}
+}
+
+/* ---- all of it ---- */
+
+static void layout_info(struct layout *o)
+{
+	const struct model *m = o->m;
+	struct pool *s = &o->t->info_strings;
+	const char *all = "";
+	for (uint32_t i = 0; i < m->n_audience; i++)
+		all = arena_printf(&o->t->arena, "%s%s\n", all, m->audience[i]);
+	o->t->info = (struct fmt_info){ .revision = pool_text(s, m->revision),
+					.presets_version = pool_text(s, m->presets_version),
+					.compiler = pool_text(s, "cx-policyc " CX_VERSION),
+					.audience = pool_text(s, all) };
+	o->t->serial = m->serial;
+}
+
+static struct pool *const *all_pools(struct tables *t, struct pool *v[8])
+{
+	v[0] = &t->sets;
+	v[1] = &t->ports;
+	v[2] = &t->http;
+	v[3] = &t->qtypes;
+	v[4] = &t->bindsets;
+	v[5] = &t->strings;
+	v[6] = &t->info_strings;
+	v[7] = NULL;
+	return v;
+}
+
+int layout_and_write(const struct model *m, uint64_t required, uint8_t **bytes, size_t *len)
+{
+	struct tables t = { 0 };
+	struct layout o = { .m = m, .t = &t };
+	struct pool *v[8];
+	arena_init(&t.arena);
+	for (struct pool *const *p = all_pools(&t, v); *p; p++)
+		pool_init(*p);
+	pool_text(&t.strings, "");
+	pool_text(&t.info_strings, "");
+	layout_layers(&o);
+	layout_rules(&o);
+	layout_layer_ports(&o);
+	layout_profiles(&o);
+	layout_sources(&o);
+	layout_owned(&o);
+	layout_cidrs(&o);
+	layout_names(&o);
+	layout_info(&o);
+	int rc = tables_place(&t);
+	if (rc == 0)
+		rc = tables_write(&t, required, bytes, len);
+	if (rc != 0)
+		diag_error(m->diags, (struct pos){ 0 }, "too-large",
+			   "the policy does not fit the file format (or memory)");
+	for (struct pool *const *p = all_pools(&t, v); *p; p++)
+		pool_fini(*p);
+	arena_fini(&t.arena);
+	return rc;
+}

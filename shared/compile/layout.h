@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The tables of a policy between the model and the file: what layout.c and place.c build and write.c
+ * puts out. In the form of format.h throughout.
+ */
+#ifndef CX_LAYOUT_H
+#define CX_LAYOUT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "shared/compile/compile.h"
+#include "shared/compile/pool.h"
+#include "shared/policy/format.h"
+
+/* One name of one rule, before equal names are brought together. */
+struct placed {
+	uint64_t hash;       /* of the whole name */
+	const uint8_t *wire; /* canonical, without root label */
+	uint32_t rule;
+	uint32_t line; /* of the list it stands in, 0: not from a list */
+	uint32_t home; /* the line of the table that it hashes to */
+	uint8_t len;
+};
+
+struct tables {
+	struct arena arena;
+
+	struct placed *placed;
+	size_t n_placed;
+
+	uint64_t seed;
+	uint64_t depths[2];
+	uint64_t *gate;
+	size_t n_gate;
+	struct fmt_line *lines;
+	size_t n_lines;
+	uint8_t *blob;
+	size_t blob_size;
+
+	struct pool sets;  /* u32 */
+	struct pool ports; /* u32 */
+	struct pool http;
+	struct pool qtypes;   /* u16 */
+	struct pool bindsets; /* u32 */
+	struct pool strings;
+	struct pool info_strings;
+
+	struct fmt_rule *rules;
+	struct fmt_rule_info *rule_info;
+	uint32_t *rule_file; /* of each rule: the list's file as a string, for name_info */
+	size_t n_rules;
+	struct fmt_layer *layers;
+	size_t n_layers;
+	struct fmt_sees *sees;
+	size_t n_sees;
+	struct fmt_profile *profiles;
+	size_t n_profiles;
+	uint32_t default_profile;
+	struct fmt_src4 *src4;
+	size_t n_src4;
+	uint32_t *src4_top; /* 65537, or NULL */
+	struct fmt_src6 *src6;
+	size_t n_src6;
+	struct fmt_cidr *cidrs;
+	size_t n_cidrs;
+	struct fmt_prefix *owned;
+	size_t n_owned;
+	struct fmt_name_info *name_info;
+	size_t n_name_info;
+	struct fmt_info info;
+	uint64_t serial;
+};
+
+/* The rule set of n pairs (layer, rule), which are sorted here; an index into SEC_RULESETS. */
+uint32_t tables_set(struct tables *t, uint32_t *pairs, uint32_t n);
+
+/* place.c: t->placed to gate, lines, blob and name_info. 0, or -1 if it does not fit the format. */
+int tables_place(struct tables *t);
+
+/* write.c: the bytes of the file, malloc'd. 0, or -1 if there is no memory. */
+int tables_write(const struct tables *t, uint64_t required, uint8_t **bytes, size_t *len);
+
+#endif

@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Puts names into the hash table of policy.bin: tag lines, records, gate (format.h). Linear in the
+ * number of names; never places a name where policy_find() would not look.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "shared/compile/layout.h"
+#include "shared/policy/hash.h"
+
+enum {
+	NAMES_PER_LINE = 14, /* of 19 slots: the rest is room for uneven lines */
+	GATE_BITS = 10,      /* per suffix of two labels */
+	MAX_SEEDS = 64
+};
+
+/* A name with all its rules: items[at .. at + n) of the sorted placed[]. */
+struct record {
+	size_t at;
+	uint32_t n;
+	uint32_t home;
+};
+
+/* ---- hashing ---- */
+
+struct hashes {
+	uint64_t whole;
+	uint64_t suffix; /* of the last two labels, if there are two */
+	unsigned labels;
+};
+
+static struct hashes hash_name(uint64_t seed, const uint8_t *wire, size_t len)
+{
+	uint8_t off[NAME_MAX_LABELS];
+	struct hashes h = { .whole = seed };
+	unsigned n = 0;
+	for (size_t at = 0; at < len; at += 1 + (size_t)wire[at])
+		off[n++] = (uint8_t)at;
+	h.labels = n;
+	for (unsigned d = 1; d <= n; d++) {
+		unsigned at = off[n - d];
+		h.whole = hash_label(h.whole, wire + at + 1, wire[at]);
+		if (d == 2)
+			h.suffix = h.whole;
+	}
+	return h;
+}
+
+/* ---- sorting by home line: a counting sort, then each line's few names by insertion ---- */
+
+static int compare(const struct placed *a, const struct placed *b)
+{
+	if (a->len != b->len)
+		return a->len < b->len ? -1 : 1;
+	int c = memcmp(a->wire, b->wire, a->len);
+	if (c)
+		return c;
+	if (a->rule != b->rule)
+		return a->rule < b->rule ? -1 : 1;
+	return a->line < b->line ? -1 : a->line > b->line;
+}
+
+static bool same_name(const struct placed *a, const struct placed *b)
+{
+	return a->len == b->len && memcmp(a->wire, b->wire, a->len) == 0;
+}
+
+static int compare_void(const void *a, const void *b)
+{
+	return compare(a, b);
+}
+
+static void sort_bucket(struct placed *v, size_t n)
+{
+	if (n > 64) { /* many rules of one name */
+		qsort(v, n, sizeof(*v), compare_void);
+		return;
+	}
+	for (size_t i = 1; i < n; i++) {
+		struct placed x = v[i];
+		size_t k = i;
+		for (; k > 0 && compare(&x, &v[k - 1]) < 0; k--)
+			v[k] = v[k - 1];
+		v[k] = x;
+	}
+}
+
+/* placed[] sorted by home line among n_lines, equal names together; returns how many distinct. */
+static size_t sort_by_line(struct tables *t, struct placed *spare, size_t n_lines)
+{
+	size_t *start = arena_array(&t->arena, n_lines + 1, sizeof(*start));
+	size_t distinct = 0;
+	for (size_t i = 0; i < t->n_placed; i++) {
+		struct placed *p = &t->placed[i];
+		p->home = (uint32_t)hash_scale(p->hash, n_lines);
+		start[p->home + 1]++;
+	}
+	for (size_t l = 0; l < n_lines; l++)
+		start[l + 1] += start[l];
+	for (size_t i = 0; i < t->n_placed; i++)
+		spare[start[t->placed[i].home]++] = t->placed[i];
+	for (size_t l = 0, at = 0; l < n_lines; at = start[l++]) {
+		sort_bucket(spare + at, start[l] - at);
+		for (size_t i = at; i < start[l]; i++)
+			distinct += i == at || !same_name(&spare[i - 1], &spare[i]);
+	}
+	memcpy(t->placed, spare, t->n_placed * sizeof(*spare));
+	return distinct;
+}
+
+/* ---- gate ---- */
+
+static int by_value(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+	return x < y ? -1 : x > y;
+}
+
+/* How many distinct values there are: an open-addressing set, 0 is never a member. */
+static size_t count_distinct(uint64_t *v, size_t n, uint64_t *set, size_t size)
+{
+	size_t count = 0;
+	for (size_t i = 0; i < n; i++) {
+		uint64_t x = v[i] ? v[i] : 1;
+		size_t k = (x ^ x >> 32) & (size - 1);
+		while (set[k] && set[k] != x)
+			k = (k + 1) & (size - 1);
+		count += !set[k];
+		set[k] = x;
+	}
+	return count;
+}
+
+static void build_gate(struct tables *t, uint64_t *suffix, size_t n)
+{
+	size_t size = 64;
+	while (size < 2 * n)
+		size *= 2;
+	uint64_t *set = calloc(size, sizeof(*set));
+	if (!set) { /* slower, in place */
+		qsort(suffix, n, sizeof(*suffix), by_value);
+		size_t k = 0;
+		for (size_t i = 0; i < n; i++)
+			k += i == 0 || suffix[i] != suffix[i - 1];
+		t->n_gate = k * GATE_BITS / 64 + 1;
+	} else {
+		t->n_gate = count_distinct(suffix, n, set, size) * GATE_BITS / 64 + 1;
+	}
+	free(set);
+	t->gate = arena_array(&t->arena, t->n_gate, sizeof(*t->gate));
+	for (size_t i = 0; i < n; i++)
+		t->gate[hash_scale(suffix[i], t->n_gate)] |= hash_gate_mask(suffix[i]);
+}
+
+static void hash_all(struct tables *t, uint64_t *suffix, size_t *n_suffix)
+{
+	*n_suffix = 0;
+	t->depths[0] = t->depths[1] = 0;
+	for (size_t i = 0; i < t->n_placed; i++) {
+		struct placed *p = &t->placed[i];
+		struct hashes h = hash_name(t->seed, p->wire, p->len);
+		p->hash = h.whole;
+		t->depths[h.labels / 64] |= UINT64_C(1) << (h.labels % 64);
+		if (h.labels >= 2)
+			suffix[(*n_suffix)++] = h.suffix;
+	}
+}
+
+/* ---- lines ---- */
+
+static size_t group(const struct tables *t, struct record *r)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < t->n_placed; i++) {
+		if (i && same_name(&t->placed[i - 1], &t->placed[i])) {
+			r[n - 1].n++;
+			continue;
+		}
+		r[n++] = (struct record){ .at = i, .n = 1, .home = t->placed[i].home };
+	}
+	return n;
+}
+
+/*
+ * Which record stands in which slot: slot_of[line * 19 + i] = record + 1. Each line takes its own
+ * names first; the rest go to one of the FMT_MAX_SPILL lines behind it. False if that has no room.
+ */
+static bool assign(struct tables *t, const struct record *r, size_t n, uint32_t *slots)
+{
+	for (size_t i = 0; i < n; i++) {
+		struct fmt_line *l = &t->lines[r[i].home];
+		if (l->count < FMT_LINE_SLOTS)
+			slots[(size_t)r[i].home * FMT_LINE_SLOTS + l->count++] = (uint32_t)i + 1;
+	}
+	size_t in_line = 0;
+	for (size_t i = 0; i < n; i++) {
+		in_line = i && r[i - 1].home == r[i].home ? in_line + 1 : 0;
+		if (in_line < FMT_LINE_SLOTS)
+			continue;
+		unsigned k = 1;
+		for (; k <= FMT_MAX_SPILL && k < t->n_lines; k++) {
+			size_t at = (r[i].home + k) % t->n_lines;
+			struct fmt_line *l = &t->lines[at];
+			if (l->count == FMT_LINE_SLOTS)
+				continue;
+			slots[at * FMT_LINE_SLOTS + l->count++] = (uint32_t)i + 1;
+			if (k > t->lines[r[i].home].spill)
+				t->lines[r[i].home].spill = (uint8_t)k;
+			break;
+		}
+		if (k > FMT_MAX_SPILL || k >= t->n_lines)
+			return false;
+	}
+	return true;
+}
+
+/* The rule set of a record, and which kinds it holds. */
+static uint32_t record_value(struct tables *t, const struct record *r, uint32_t **pairs,
+			     size_t *cap)
+{
+	uint32_t n = 0, flags = 0;
+	if (2 * (size_t)r->n > *cap) {
+		*cap = 4 * (size_t)r->n;
+		*pairs = arena_array(&t->arena, *cap, sizeof(**pairs));
+	}
+	for (uint32_t i = 0; i < r->n; i++) {
+		uint32_t rule = t->placed[r->at + i].rule;
+		if (n && (*pairs)[2 * n - 1] == rule)
+			continue; /* a list that names it twice */
+		flags |= t->rules[rule].flags & RULE_EXACT ? FMT_EXACT : 0;
+		flags |= t->rules[rule].flags & RULE_BELOW ? FMT_BELOW : 0;
+		(*pairs)[2 * n] = t->rules[rule].layer;
+		(*pairs)[2 * n + 1] = rule;
+		n++;
+	}
+	return tables_set(t, *pairs, n) | flags;
+}
+
+static void note_lines(struct tables *t, const struct record *r, size_t rec)
+{
+	for (uint32_t i = 0; i < r->n; i++) {
+		const struct placed *p = &t->placed[r->at + i];
+		if (!p->line || (i && p[-1].rule == p->rule))
+			continue;
+		t->name_info[t->n_name_info++] = (struct fmt_name_info){
+			.rec = (uint32_t)rec,
+			.rule = p->rule,
+			.file = t->rule_file[p->rule],
+			.line = p->line,
+		};
+	}
+}
+
+static void fill_line(struct tables *t, struct fmt_line *l, const struct record *r,
+		      const uint32_t *slots, uint32_t **pairs, size_t *cap)
+{
+	l->base = (uint32_t)t->blob_size;
+	for (unsigned i = 0; i < l->count; i++) {
+		const struct record *rec = &r[slots[i] - 1];
+		const struct placed *p = &t->placed[rec->at];
+		uint32_t value = record_value(t, rec, pairs, cap);
+		l->tag[i] = hash_tag(p->hash);
+		l->len[i] = p->len;
+		note_lines(t, rec, t->blob_size);
+		memcpy(t->blob + t->blob_size, &value, 4);
+		memcpy(t->blob + t->blob_size + 4, p->wire, p->len);
+		t->blob_size += 4 + (size_t)p->len;
+	}
+}
+
+static int fill(struct tables *t, const struct record *r, size_t n, const uint32_t *slots)
+{
+	uint32_t *pairs = NULL;
+	size_t cap = 0, size = 0;
+	for (size_t i = 0; i < n; i++)
+		size += 4 + (size_t)t->placed[r[i].at].len;
+	if (size > UINT32_MAX)
+		return -1;
+	t->blob = arena_get(&t->arena, size);
+	t->name_info = arena_array(&t->arena, t->n_placed, sizeof(*t->name_info));
+	for (size_t i = 0; i < t->n_lines; i++)
+		fill_line(t, &t->lines[i], r, slots + i * FMT_LINE_SLOTS, &pairs, &cap);
+	return t->sets.len / 4 > FMT_SET_MASK ? -1 : 0;
+}
+
+/* With one seed: 1 placed, 0 a line spilled too far. */
+static int place_with_seed(struct tables *t, struct placed *spare, struct record *r,
+			   size_t *n_records, uint32_t **slots)
+{
+	uint64_t *suffix = arena_array(&t->arena, t->n_placed + 1, sizeof(*suffix));
+	size_t n_suffix;
+	hash_all(t, suffix, &n_suffix);
+	size_t lines = t->n_placed / NAMES_PER_LINE + 2;
+	size_t distinct = sort_by_line(t, spare, lines);
+	if (distinct / NAMES_PER_LINE + 2 != lines) {
+		lines = distinct / NAMES_PER_LINE + 2;
+		sort_by_line(t, spare, lines);
+	}
+	t->n_lines = lines;
+	t->lines = arena_array(&t->arena, lines, sizeof(*t->lines));
+	*slots = arena_array(&t->arena, lines * FMT_LINE_SLOTS, sizeof(**slots));
+	*n_records = group(t, r);
+	if (!assign(t, r, *n_records, *slots))
+		return 0;
+	build_gate(t, suffix, n_suffix);
+	return 1;
+}
+
+int tables_place(struct tables *t)
+{
+	struct placed *spare = arena_array(&t->arena, t->n_placed + 1, sizeof(*spare));
+	struct record *r = arena_array(&t->arena, t->n_placed + 1, sizeof(*r));
+	uint32_t *slots;
+	size_t n;
+	if (t->n_placed >= UINT32_MAX / 2)
+		return -1;
+	for (t->seed = 1; t->seed <= MAX_SEEDS; t->seed++)
+		if (place_with_seed(t, spare, r, &n, &slots))
+			return fill(t, r, n, slots);
+	return -1;
+}
