@@ -6,7 +6,6 @@
 #include "shared/policy/slot.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
