@@ -26,7 +26,9 @@ LIVE_SRC := shared/live/decide.c shared/live/audit.c shared/live/locals.c
 COMPILE_SRC :=
 POLICYC_SRC := shared/tools/policyc.c
 CXCTL_SRC := shared/tools/cxctl.c shared/tools/target.c
-SPOA_SRC :=
+SPOA_LIB_SRC := spoa-agent/spop.c spoa-agent/hello.c spoa-agent/url.c spoa-agent/dns.c \
+	spoa-agent/resolve.c spoa-agent/session.c spoa-agent/answer.c spoa-agent/worker.c spoa-agent/say.c
+SPOA_SRC := $(SPOA_LIB_SRC) spoa-agent/listen.c spoa-agent/server.c spoa-agent/main.c
 MODULE_SRC := unbound-module/answer.c unbound-module/buildid.c # and module.c, per Unbound
 
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))

@@ -1,0 +1,391 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * NOTIFY to question, decision to ACK; see answer.h. Never says allow without saying where to.
+ */
+#include "spoa-agent/answer.h"
+
+#include <string.h>
+
+#include "spoa-agent/hello.h"
+#include "spoa-agent/url.h"
+
+/* ---- arguments ----------------------------------------------------------------------------- */
+
+enum arg {
+	ARG_SRC,
+	ARG_DST,
+	ARG_DPORT,
+	ARG_HELLO,
+	ARG_SNI,
+	ARG_METHOD,
+	ARG_URL,
+	ARG_HOST,
+	ARG_UPGRADE,
+	ARG_ID,
+	ARG_COUNT
+};
+
+static const char *const arg_names[ARG_COUNT] = {
+	[ARG_SRC] = "src",     [ARG_DST] = "dst",   [ARG_DPORT] = "dport",
+	[ARG_HELLO] = "hello", [ARG_SNI] = "sni",   [ARG_METHOD] = "method",
+	[ARG_URL] = "url",     [ARG_HOST] = "host", [ARG_UPGRADE] = "upgrade",
+	[ARG_ID] = "id",
+};
+
+struct args {
+	struct spop_value v[ARG_COUNT];
+	unsigned seen; /* bit mask of those that stood there, null or not */
+};
+
+/* Arguments that this version does not use are skipped: a newer configuration may send them. */
+static bool read_arg(struct args *a, struct reader *r)
+{
+	struct spop_bytes key = spop_string(r);
+	struct spop_value v = spop_value(r);
+	if (r->bad)
+		return false;
+	for (unsigned i = 0; i < ARG_COUNT; i++) {
+		if (!spop_is(key, arg_names[i]))
+			continue;
+		if (a->seen & 1u << i)
+			return false;
+		a->seen |= 1u << i;
+		a->v[i] = v;
+	}
+	return true;
+}
+
+static bool read_args(struct args *a, struct reader *r)
+{
+	unsigned n = rd_u8(r);
+	for (unsigned i = 0; i < n; i++)
+		if (!read_arg(a, r))
+			return false;
+	return !r->bad;
+}
+
+static bool text_arg(const struct args *a, enum arg i, struct spop_bytes *out)
+{
+	return spop_as_bytes(&a->v[i], out);
+}
+
+/* ---- questions ----------------------------------------------------------------------------- */
+
+/* The flaw that comes first in the order of reasons stays. */
+static void flaw(struct request *r, enum question_flaw f)
+{
+	if (r->q.flaw == FLAW_INTERNAL)
+		return;
+	if (r->q.flaw == FLAW_NONE || f < r->q.flaw || f == FLAW_INTERNAL)
+		r->q.flaw = f;
+}
+
+static void read_ends(struct request *r, const struct args *a)
+{
+	uint64_t port = 0;
+	bool src = spop_as_addr(&a->v[ARG_SRC], &r->q.src);
+	r->q.has_dst = spop_as_addr(&a->v[ARG_DST], &r->q.dst);
+	bool dport = spop_as_uint(&a->v[ARG_DPORT], UINT16_MAX, &port) && port > 0;
+	r->q.port = (uint16_t)port;
+	if (!src || !r->q.has_dst || !dport)
+		flaw(r, FLAW_INTERNAL);
+}
+
+static void set_sni(struct request *r, const struct hello *h)
+{
+	if (!h->sni) {
+		flaw(r, FLAW_NO_SNI);
+		return;
+	}
+	switch (name_from_text(&r->name, (const char *)h->sni, h->sni_len)) {
+	case NAME_OK:
+		r->q.name = &r->name;
+		break;
+	case NAME_IP_LITERAL:
+		flaw(r, FLAW_IP_LITERAL);
+		break;
+	default:
+		flaw(r, FLAW_BAD_NAME);
+	}
+}
+
+/* HAProxy's own reading of the name must be ours. */
+static void compare_sni(struct request *r, const struct args *a)
+{
+	struct spop_bytes sni;
+	struct name theirs;
+	if (!text_arg(a, ARG_SNI, &sni)) {
+		flaw(r, FLAW_NO_SNI);
+		return;
+	}
+	if (!r->q.name)
+		return;
+	enum name_err e = name_from_text(&theirs, (const char *)sni.p, sni.n);
+	if (e != NAME_OK || !name_equal(&theirs, &r->name))
+		flaw(r, FLAW_NAME_MISMATCH);
+}
+
+static void read_tls(struct request *r, const struct args *a)
+{
+	struct spop_bytes bytes;
+	struct hello h;
+	r->q.layer = LAYER_TLS;
+	read_ends(r, a);
+	if (!text_arg(a, ARG_HELLO, &bytes)) {
+		flaw(r, FLAW_INTERNAL);
+		return;
+	}
+	if (hello_parse(&h, bytes.p, bytes.n) != HELLO_OK) {
+		flaw(r, FLAW_MALFORMED);
+		return;
+	}
+	r->q.ech = h.ech;
+	set_sni(r, &h);
+	compare_sni(r, a);
+}
+
+static void url_flaw(struct request *r, enum url_err e)
+{
+	if (e == URL_MALFORMED)
+		flaw(r, FLAW_MALFORMED);
+	else if (e == URL_IP_LITERAL)
+		flaw(r, FLAW_IP_LITERAL);
+	else if (e == URL_BAD_NAME)
+		flaw(r, FLAW_BAD_NAME);
+}
+
+static void read_host(struct request *r, const struct args *a)
+{
+	struct spop_bytes host;
+	struct authority au;
+	if (!text_arg(a, ARG_HOST, &host)) {
+		flaw(r, FLAW_BAD_NAME);
+		return;
+	}
+	enum url_err e = authority_parse(&au, (const char *)host.p, host.n);
+	if (e != URL_OK) {
+		url_flaw(r, e);
+		return;
+	}
+	r->name = au.name;
+	r->q.name = &r->name;
+	if (au.port && au.port != r->q.port)
+		flaw(r, FLAW_NAME_MISMATCH);
+}
+
+/* Method and target; an absolute target must name the same host and port as Host. */
+static void read_target(struct request *r, const struct args *a)
+{
+	struct spop_bytes method, url;
+	struct target t;
+	if (!text_arg(a, ARG_METHOD, &method) || !text_arg(a, ARG_URL, &url)) {
+		flaw(r, FLAW_INTERNAL);
+		return;
+	}
+	const char *m = (const char *)method.p;
+	if (!method_ok(m, method.n)) {
+		flaw(r, FLAW_MALFORMED);
+		return;
+	}
+	r->q.method = m;
+	r->q.method_len = method.n;
+	enum url_err e = target_parse(&t, m, method.n, (const char *)url.p, url.n);
+	if (e != URL_OK) {
+		url_flaw(r, e);
+		return;
+	}
+	r->q.path = t.path;
+	r->q.path_len = t.path_len;
+	if (!t.absolute)
+		return;
+	bool port = !t.authority.port || t.authority.port == r->q.port;
+	if (!port || (r->q.name && !name_equal(&t.authority.name, &r->name)))
+		flaw(r, FLAW_NAME_MISMATCH);
+}
+
+static void read_upgrade(struct request *r, const struct args *a)
+{
+	struct spop_bytes s;
+	if (a->v[ARG_UPGRADE].type == SPOP_NULL)
+		return;
+	if (!text_arg(a, ARG_UPGRADE, &s)) {
+		flaw(r, FLAW_INTERNAL);
+		return;
+	}
+	r->q.upgrade = (const char *)s.p;
+	r->q.upgrade_len = s.n;
+}
+
+static void read_http(struct request *r, const struct args *a)
+{
+	r->q.layer = LAYER_HTTP;
+	read_ends(r, a);
+	read_host(r, a);
+	read_target(r, a);
+	read_upgrade(r, a);
+}
+
+static void read_tcp(struct request *r, const struct args *a)
+{
+	r->q.layer = LAYER_TCP;
+	read_ends(r, a);
+}
+
+static void read_id(struct request *r, const struct args *a)
+{
+	struct spop_bytes id;
+	if (!text_arg(a, ARG_ID, &id) || id.n == 0)
+		return;
+	r->id = (const char *)id.p;
+	r->id_len = id.n < ANSWER_MAX_ID ? id.n : ANSWER_MAX_ID;
+}
+
+static const struct message {
+	const char *name;
+	enum layer layer;
+	void (*read)(struct request *r, const struct args *a);
+} messages[] = {
+	{ "cx-tls", LAYER_TLS, read_tls },
+	{ "cx-http", LAYER_HTTP, read_http },
+	{ "cx-tcp", LAYER_TCP, read_tcp },
+};
+
+static const struct message *find_message(struct spop_bytes name)
+{
+	for (size_t i = 0; i < sizeof(messages) / sizeof(*messages); i++)
+		if (spop_is(name, messages[i].name))
+			return &messages[i];
+	return NULL;
+}
+
+void request_read(struct request *out, struct reader payload)
+{
+	struct args a = { .seen = 0 };
+	out->q = (struct question){ .layer = LAYER_TCP };
+	out->id = NULL;
+	out->id_len = 0;
+	const struct message *m = find_message(spop_string(&payload));
+	bool whole = read_args(&a, &payload) && rd_done(&payload);
+	if (m)
+		m->read(out, &a);
+	if (!m || !whole)
+		flaw(out, FLAW_INTERNAL);
+	if (!m)
+		(void)spop_as_addr(&a.v[ARG_SRC], &out->q.src);
+	read_id(out, &a);
+}
+
+size_t request_text_size(const struct request *r)
+{
+	return r->q.method_len + r->q.path_len + r->q.upgrade_len + r->id_len;
+}
+
+static const char *copy_text(char **to, const char *from, size_t n)
+{
+	if (!from)
+		return NULL;
+	char *p = *to;
+	memcpy(p, from, n);
+	*to += n;
+	return p;
+}
+
+void request_copy(struct request *out, const struct request *from, char *text)
+{
+	*out = *from;
+	if (from->q.name)
+		out->q.name = &out->name;
+	out->q.method = copy_text(&text, from->q.method, from->q.method_len);
+	out->q.path = copy_text(&text, from->q.path, from->q.path_len);
+	out->q.upgrade = copy_text(&text, from->q.upgrade, from->q.upgrade_len);
+	out->id = copy_text(&text, from->id, from->id_len);
+}
+
+/* ---- answers ------------------------------------------------------------------------------- */
+
+void answer_fail(struct decision *d)
+{
+	d->v.action = ACTION_DENY;
+	d->v.reason = REASON_INTERNAL_ERROR;
+	d->v.next = NEXT_NONE;
+	d->v.observed = false;
+}
+
+unsigned answer_status(const struct verdict *v)
+{
+	if (v->action != ACTION_DENY)
+		return 0;
+	switch (v->reason) {
+	case REASON_NAME_MISMATCH:
+		return 421;
+	case REASON_RATE_LIMIT:
+		return 429;
+	case REASON_NO_POLICY:
+	case REASON_UNRESOLVED:
+	case REASON_UPSTREAM:
+	case REASON_INTERNAL_ERROR:
+		return 503;
+	default:
+		return 403;
+	}
+}
+
+/* Only the combinations that a layer may have; everything else is an error of ours. */
+static bool is_sound(const struct request *r, const struct verdict *v, const struct addr *to)
+{
+	switch (v->action) {
+	case ACTION_DENY:
+		return true;
+	case ACTION_ALLOW:
+		if (r->q.flaw != FLAW_NONE || !to)
+			return false;
+		return r->q.layer == LAYER_TCP ? v->next == NEXT_RAW : r->q.name != NULL;
+	case ACTION_NEXT:
+		return r->q.flaw == FLAW_NONE && r->q.layer == LAYER_TCP &&
+		       (v->next == NEXT_TLS || v->next == NEXT_HTTP);
+	}
+	return false;
+}
+
+static void write_route(struct writer *w, const struct request *r, const struct verdict *v,
+			const struct addr *to)
+{
+	if (v->action == ACTION_ALLOW) {
+		spop_set_addr(w, "addr", to);
+		spop_set_string(w, "upstream", "direct");
+	}
+	spop_set_u32(w, "port", r->q.port);
+	if (r->q.name) {
+		char name[NAME_TEXT_SIZE];
+		name_to_text(r->q.name, name);
+		spop_set_string(w, "name", name);
+	}
+	if (v->next != NEXT_NONE)
+		spop_set_string(w, "next", next_text(v->next));
+}
+
+static const char *action_text(enum action a)
+{
+	return a == ACTION_ALLOW ? "allow" : a == ACTION_NEXT ? "next" : "deny";
+}
+
+size_t answer_write(uint8_t *buf, const struct request *r, struct decision *d,
+		    const struct addr *to)
+{
+	if (!is_sound(r, &d->v, to))
+		answer_fail(d);
+	struct writer w = wr_init(buf, ANSWER_SIZE);
+	unsigned status = answer_status(&d->v);
+	spop_set_string(&w, "reason", reason_text(d->v.reason));
+	if (d->rule[0])
+		spop_set_string(&w, "rule", d->rule);
+	if (status)
+		spop_set_u32(&w, "status", status);
+	if (d->v.reason == REASON_RATE_LIMIT)
+		spop_set_u32(&w, "retry_after", 1);
+	if (d->v.action != ACTION_DENY)
+		write_route(&w, r, &d->v, to);
+	/* Last, so that no earlier variable can be missing where this one is there. */
+	spop_set_string(&w, "verdict", action_text(d->v.action));
+	return w.bad ? 0 : w.len;
+}

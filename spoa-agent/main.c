@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cx-spoa: the agent beside HAProxy. Options, privileges, and the order in which things start; never
+ * serves with more privileges than it was told to keep.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <grp.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "shared/live/decide.h"
+#include "shared/policy/features.h"
+#include "spoa-agent/listen.h"
+#include "spoa-agent/say.h"
+#include "spoa-agent/server.h"
+
+enum { EXIT_OK = 0, EXIT_USAGE = 2, EXIT_SYSTEM = 3 };
+
+enum {
+	MAX_DEFAULT_THREADS = 4,
+	MAX_FILES = 65536,
+	IN_FLIGHT_PER_THREAD = 1024,
+	CACHE_PER_THREAD = 2048,
+	SPEC_SIZE = 128
+};
+
+static const double resolve_deadline_s = 3;
+
+struct options {
+	const char *policy, *runtime, *audit, *pubkey, *resolver, *user;
+	const char *listen[SERVER_MAX_LISTENERS];
+	unsigned n_listen;
+	unsigned threads;
+	char default_listen[SPEC_SIZE];
+};
+
+static const char usage_text[] =
+	"Usage: cx-spoa [options]\n"
+	"The agent that tells HAProxy (SPOE) what a policy allows. See cx-spoa(8).\n"
+	"\n"
+	"  -p FILE               compiled policy (/var/lib/cx/policy.bin)\n"
+	"  -l unix:PATH          listen on a unix socket (unix:RUNTIME_DIR/spoa.sock)\n"
+	"  -l tcp:ADDR:PORT      listen on TCP; may be repeated, as may unix:\n"
+	"  -t THREADS            threads that carry connections (one a CPU, at most 4)\n"
+	"  -r DIR                runtime directory (/run/cx)\n"
+	"  -a FILE               audit log (/var/log/cx/audit.jsonl); - standard error, '' none\n"
+	"  -K FILE               require policies signed by this Ed25519 public key (PEM)\n"
+	"  --resolver ADDR@PORT  the gateway's resolver for names (127.0.0.1@5335)\n"
+	"  -u USER               give up root for this user once the sockets are open\n"
+	"  --help, --version\n"
+	"\n"
+	"SIGHUP re-reads the policy, SIGTERM drains. Exit: 0 ended, 2 usage, 3 system.\n";
+
+static int usage(const char *what, const char *arg)
+{
+	fprintf(stderr, "cx-spoa: %s%s%s\nTry 'cx-spoa --help'.\n", what, arg ? ": " : "",
+		arg ? arg : "");
+	return EXIT_USAGE;
+}
+
+static bool parse_threads(struct options *o, const char *s)
+{
+	char *end;
+	unsigned long v = strtoul(s, &end, 10);
+	if (*s < '1' || *s > '9' || *end || v > SERVER_MAX_THREADS)
+		return false;
+	o->threads = (unsigned)v;
+	return true;
+}
+
+static unsigned default_threads(void)
+{
+	long n = sysconf(_SC_NPROCESSORS_ONLN);
+	return n < 1 ? 1 : n > MAX_DEFAULT_THREADS ? MAX_DEFAULT_THREADS : (unsigned)n;
+}
+
+/* -1: go on; else the exit status. */
+static int parse(struct options *o, int argc, char **argv)
+{
+	static const struct option longs[] = { { "resolver", required_argument, NULL, 'R' },
+					       { "help", no_argument, NULL, 'h' },
+					       { "version", no_argument, NULL, 'V' },
+					       { 0 } };
+	opterr = 0;
+	for (int c; (c = getopt_long(argc, argv, "+:p:l:t:r:a:K:u:", longs, NULL)) != -1;) {
+		switch (c) {
+		case 'p':
+			o->policy = optarg;
+			break;
+		case 'l':
+			if (o->n_listen == SERVER_MAX_LISTENERS)
+				return usage("too many listeners", NULL);
+			o->listen[o->n_listen++] = optarg;
+			break;
+		case 't':
+			if (!parse_threads(o, optarg))
+				return usage("not a number of threads", optarg);
+			break;
+		case 'r':
+			o->runtime = optarg;
+			break;
+		case 'a':
+			o->audit = optarg;
+			break;
+		case 'K':
+			o->pubkey = optarg;
+			break;
+		case 'R':
+			o->resolver = optarg;
+			break;
+		case 'u':
+			o->user = optarg;
+			break;
+		case 'h':
+			fputs(usage_text, stdout);
+			return EXIT_OK;
+		case 'V':
+			puts("cx-spoa " CX_VERSION);
+			return EXIT_OK;
+		case ':':
+			return usage("an option lacks its value", argv[optind - 1]);
+		default:
+			return usage("unknown option", argv[optind - 1]);
+		}
+	}
+	return optind < argc ? usage("unexpected argument", argv[optind]) : -1;
+}
+
+static bool default_listener(struct options *o)
+{
+	if (o->n_listen > 0)
+		return true;
+	int n = snprintf(o->default_listen, SPEC_SIZE, "unix:%s/spoa.sock", o->runtime);
+	o->listen[o->n_listen++] = o->default_listen;
+	return n > 0 && n < SPEC_SIZE;
+}
+
+static bool open_listeners(const struct options *o, const struct passwd *pw, struct listener *l)
+{
+	char why[LISTEN_WHY];
+	for (unsigned i = 0; i < o->n_listen; i++) {
+		if (listener_open(&l[i], o->listen[i], pw ? pw->pw_uid : (uid_t)-1,
+				  pw ? pw->pw_gid : (gid_t)-1, why))
+			continue;
+		say(DECIDE_ERR, "listen-failed", "on=\"%s\" error=\"%s\"", o->listen[i], why);
+		while (i-- > 0)
+			listener_close(&l[i]);
+		return false;
+	}
+	return true;
+}
+
+static bool drop_privileges(const struct passwd *pw)
+{
+	if (initgroups(pw->pw_name, pw->pw_gid) != 0 || setgid(pw->pw_gid) != 0 ||
+	    setuid(pw->pw_uid) != 0)
+		return false;
+	if (pw->pw_uid != 0 && (setuid(0) == 0 || seteuid(0) == 0)) {
+		errno = EPERM;
+		return false;
+	}
+	return true;
+}
+
+static void raise_file_limit(void)
+{
+	struct rlimit r;
+	if (getrlimit(RLIMIT_NOFILE, &r) != 0 || r.rlim_cur >= MAX_FILES)
+		return;
+	r.rlim_cur = r.rlim_max < MAX_FILES ? r.rlim_max : MAX_FILES;
+	(void)setrlimit(RLIMIT_NOFILE, &r);
+}
+
+static int serve(const struct options *o, struct server_options *so)
+{
+	const struct decider_options d = {
+		.component = "spoa",
+		.policy_path = o->policy,
+		.audit_path = o->audit[0] ? o->audit : NULL,
+		.pubkey_path = o->pubkey,
+		.features = FEATURES_ENFORCED,
+		.log = say_for_decider,
+	};
+	so->decider = decider_start(&d);
+	if (!so->decider) {
+		say(DECIDE_ERR, "start-failed", "what=decider");
+		return EXIT_SYSTEM;
+	}
+	bool ok = server_run(so);
+	decider_stop(so->decider);
+	say(DECIDE_NOTICE, "ended", "%s", "");
+	return ok ? EXIT_OK : EXIT_SYSTEM;
+}
+
+static int start(struct options *o, struct server_options *so)
+{
+	struct listener listeners[SERVER_MAX_LISTENERS];
+	const struct passwd *pw = NULL;
+	if (o->user) {
+		pw = getpwnam(o->user);
+		if (!pw)
+			return usage("no such user", o->user);
+	}
+	raise_file_limit();
+	if (!open_listeners(o, pw, listeners))
+		return EXIT_SYSTEM;
+	so->listeners = listeners;
+	so->n_listeners = o->n_listen;
+	int rc = EXIT_SYSTEM;
+	if (pw && !drop_privileges(pw))
+		say(DECIDE_ERR, "start-failed", "what=\"user %s\" error=\"%s\"", o->user,
+		    strerror(errno));
+	else if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+		say(DECIDE_ERR, "start-failed", "what=no-new-privs error=\"%s\"", strerror(errno));
+	else
+		rc = serve(o, so);
+	for (unsigned i = 0; i < o->n_listen; i++)
+		listener_close(&listeners[i]);
+	return rc;
+}
+
+int main(int argc, char **argv)
+{
+	struct options o = { .policy = "/var/lib/cx/policy.bin",
+			     .runtime = "/run/cx",
+			     .audit = "/var/log/cx/audit.jsonl",
+			     .resolver = "127.0.0.1@5335",
+			     .threads = default_threads() };
+	struct server_options so = { .resolver = { .deadline_s = resolve_deadline_s,
+						   .max_in_flight = IN_FLIGHT_PER_THREAD,
+						   .cache_names = CACHE_PER_THREAD } };
+	int rc = parse(&o, argc, argv);
+	if (rc >= 0)
+		return rc;
+	if (!default_listener(&o))
+		return usage("the runtime directory's name is too long", o.runtime);
+	if (!resolver_server(&so.resolver, o.resolver))
+		return usage("not ADDR@PORT", o.resolver);
+	so.threads = o.threads;
+	signal(SIGPIPE, SIG_IGN);
+	return start(&o, &so);
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What one hot thread does with a NOTIFY: question, judge, address, judge again, answer, record. It
+ * decides nothing; decide.h does. Every NOTIFY is answered, and recorded once, with its final
+ * outcome, even if its connection is gone by then.
+ *
+ * Threads: a worker belongs to the thread of its loop.
+ */
+#ifndef CX_WORKER_H
+#define CX_WORKER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "shared/live/decide.h"
+#include "spoa-agent/resolve.h"
+#include "spoa-agent/session.h"
+
+struct ev_loop;
+struct worker;
+
+enum {
+	WORKER_MAX_PENDING = 4096, /* answers that wait for a look-up */
+	WORKER_MAX_PER_SOURCE = 256
+};
+
+struct worker_stats {
+	uint64_t notifies, answered;
+	unsigned pending;
+};
+
+/* NULL: no memory. The decider must outlive the worker. */
+struct worker *worker_new(struct ev_loop *loop, struct decider *d,
+			  const struct resolver_options *o);
+/* Answers what is pending, with internal-error. */
+void worker_free(struct worker *w);
+
+bool worker_ready(const struct worker *w);
+void worker_notify(struct worker *w, struct session *s, const struct spop_frame *f);
+void worker_stats(const struct worker *w, struct worker_stats *out);
+
+#endif
