@@ -76,6 +76,9 @@ struct tables {
 /* The rule set of n pairs (layer, rule), which are sorted here; an index into SEC_RULESETS. */
 uint32_t tables_set(struct tables *t, uint32_t *pairs, uint32_t n);
 
+/* flatten.c: the model's clients to src4, src6 and owned. */
+void tables_sources(struct tables *t, const struct model *m);
+
 /* place.c: t->placed to gate, lines, blob and name_info. 0, or -1 if it does not fit the format. */
 int tables_place(struct tables *t);
 
