@@ -134,12 +134,15 @@ class Echo(socketserver.BaseRequestHandler):
 
 
 def udp_echo(port):
+    """Answers from the address that was asked, or a client would not take the answer."""
     sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
     sock.bind(("::", port))
     while True:
-        data, peer = sock.recvfrom(4096)
-        sock.sendto(b"echo:" + data, peer)
+        data, about, _, peer = sock.recvmsg(4096, 256)
+        asked = [(level, kind, info[:16] + bytes(4)) for level, kind, info in about]
+        sock.sendmsg([b"echo:", data], asked, 0, peer)
 
 
 def canary_reply(query):
@@ -171,10 +174,16 @@ class CanaryTcp(socketserver.StreamRequestHandler):
             self.wfile.write(struct.pack("!H", len(reply)) + reply)
 
 
+def heard(sock, name, _):
+    """The name that a real TLS server reads, handshake completed or not."""
+    sock.cx_sni = name
+    record("hello", sock, sni=name)
+
+
 def tls_context(certificate, key):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    context.sni_callback = lambda sock, name, _: setattr(sock, "cx_sni", name)
+    context.sni_callback = heard
     return context
 
 

@@ -14,17 +14,22 @@ through was stopped by the policy and not by a missing route.
 
 import atexit
 import contextlib
+import ctypes
 import ipaddress
 import json
 import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
+LIBC = ctypes.CDLL(None, use_errno=True)
+CLONE_NEWNET = 0x40000000
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
 BUILD = ROOT / "build"
@@ -117,6 +122,7 @@ class Lab:
         self.keep = keep
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="cx-lab-"))
         self.dir.chmod(0o755)
+        (self.dir / "cx").mkdir() # /run/cx of the gateway
         self.tag = f"cx{os.getpid()}"
         self.names = []
         self.processes = []
@@ -214,6 +220,8 @@ class Lab:
         for place in ("gateway", "internet", *GUESTS):
             run(["ip", "netns", "add", self.ns(place)])
             self.names.append(self.ns(place))
+            for which in ("all", "default"):
+                self.sysctl(place, f"ipv6/conf/{which}/accept_dad", 0)
             self.ip(place, "link", "set", "lo", "up")
         self.wan()
         for place, guest in GUESTS.items():
@@ -275,17 +283,16 @@ class Lab:
         out = json.loads(self.run(place, ["nft", "-j", "list", "counters", "table", "inet", table]).stdout)
         return {c["counter"]["name"]: c["counter"]["packets"] for c in out["nftables"] if "counter" in c}
 
-    def start_haproxy(self, binary="haproxy", config=None, env=None, name="haproxy"):
+    def start_haproxy(self, binary=("haproxy",), config=None, env=None, name="haproxy"):
         """The shipped configuration, in a chroot that shows only the agent's directory."""
         jail = self.dir / "jail"
         (jail / "run/cx").mkdir(parents=True, exist_ok=True)
-        (self.dir / "cx").mkdir(exist_ok=True)
         admin = self.dir / f"{name}.admin"
         variables = {"CX_CAPTURE": self.capture, "CX_SPOE": str(CONF / "haproxy/spoe.conf"),
                      "CX_CHROOT": str(jail), "CX_LOG": "stdout", "CX_USER": "nobody",
                      "CX_GROUP": "nogroup", "CX_ADMIN": str(admin)}
         process = self.start(name, "gateway",
-                             [binary, "-W", "-db", "-f", config or CONF / "haproxy/gateway.cfg"],
+                             [*binary, "-db", "-f", config or CONF / "haproxy/gateway.cfg"],
                              files={jail / "run/cx": self.dir / "cx"}, env={**variables, **(env or {})})
         wait_for("HAProxy", lambda: admin.exists() or process.poll() is not None)
         if process.poll() is not None:
@@ -301,7 +308,6 @@ class Lab:
         return ""
 
     def admin(self, command, name="haproxy"):
-        import socket # pylint: disable=import-outside-toplevel
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(5)
             sock.connect(str(self.dir / f"{name}.admin"))
@@ -388,10 +394,39 @@ zone:
     zonefile: "root.zone"
 """)
         self.start("nsd", "internet", ["nsd", "-d", "-c", at / "nsd.conf"])
-        ask = ["dig", "+short", "+time=1", "+tries=1", f"@{ROOT_DNS[0]}", UNLISTED]
-        wait_for("the root DNS", lambda: UNLISTED_ADDR[0] in self.run("internet", ask, check=False).stdout)
+        for server in ROOT_DNS:
+            ask = ["dig", "+short", "+time=1", "+tries=1", f"@{server}", UNLISTED]
+            wait_for(f"the root DNS at {server}",
+                     lambda ask=ask: UNLISTED_ADDR[0] in self.run("gateway", ask, check=False).stdout)
 
     # ---- a guest's programs ----
+
+    def socket(self, place="guest", family=socket.AF_INET, kind=socket.SOCK_STREAM, protocol=0):
+        """A socket that lives in a namespace, for this process to use."""
+        made = []
+
+        def make():
+            # The namespace is the thread's own; the socket keeps it.
+            with open(f"/run/netns/{self.ns(place)}", "rb") as ns:
+                if LIBC.setns(ns.fileno(), CLONE_NEWNET):
+                    return
+            made.append(socket.socket(family, kind, protocol))
+
+        thread = threading.Thread(target=make)
+        thread.start()
+        thread.join()
+        if not made:
+            raise Failure(f"cannot enter the namespace of {place}")
+        return made[0]
+
+    def connect(self, address, port, place="guest", timeout=15):
+        """A TCP connection of a guest. On the gateway it always succeeds: look for data."""
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        sock = self.socket(place, family)
+        sock.settimeout(timeout)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.connect((address, port))
+        return sock
 
     def guest(self, argv, place="guest", timeout=30):
         """A command of a guest, with the guest's resolver."""
