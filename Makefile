@@ -95,6 +95,20 @@ $(eval $(call module_for,$(BUILD)/cx_unbound.so,$(UNBOUND),$(UNBOUND_KIND)))
 $(eval $(call module_for,$(BUILD)/plain/cx_unbound.so,build/unbound-plain,plain))
 $(eval $(call module_for,$(BUILD)/leaky/cx_unbound_stock_cache.so,build/unbound,veto,-DCX_TEST_STOCK_CACHE))
 $(eval $(call module_for,$(BUILD)/leaky/cx_unbound_shared_flight.so,build/unbound,veto,-DCX_TEST_SHARED_FLIGHT))
+# For sanitizer builds: the own cache, in the one Unbound that there is.
+$(eval $(call module_for,$(BUILD)/own-cache/cx_unbound.so,$(UNBOUND),own-$(UNBOUND_KIND),-DCX_TEST_OWN_CACHE))
+
+$(BUILD)/race: tests/integration/unbound/race.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) -std=gnu11 -O2 -g -Wall -Wextra -Werror -o $@ $<
+
+.PHONY: integration-unbound integration-unbound-sanitized
+integration-unbound: $(BUILD)/cx_unbound.so $(BUILD)/plain/cx_unbound.so $(BUILD)/race $(BUILD)/cx-policyc \
+		$(BUILD)/leaky/cx_unbound_stock_cache.so $(BUILD)/leaky/cx_unbound_shared_flight.so
+	BUILD=$(BUILD) tests/integration/unbound/run.py
+# With BUILD, SAN and UNBOUND of a sanitizer build: make asan, make tsan.
+integration-unbound-sanitized: $(BUILD)/cx_unbound.so $(BUILD)/own-cache/cx_unbound.so $(BUILD)/race build/cx-policyc
+	BUILD=$(BUILD) tests/integration/unbound/run.py --sanitized $(notdir $(UNBOUND))
 
 UNBOUND_RECIPE := unbound-module/build-unbound.sh unbound-module/honour-reply-callback-veto.patch
 build/unbound/stamp: $(UNBOUND_RECIPE)
@@ -108,7 +122,7 @@ build/unbound-tsan/stamp: $(UNBOUND_RECIPE)
 
 # Everything that building, checking, the demo and the bench need from Debian, and the Unbound that can
 # load the module.
-PACKAGES := build-essential dpkg-dev pkg-config bison flex ca-certificates binutils \
+PACKAGES := build-essential dpkg-dev pkg-config bison flex ca-certificates binutils ldnsutils \
 	libevent-dev libexpat1-dev libssl-dev libnghttp2-dev libprotobuf-c-dev protobuf-c-compiler \
 	libfstrm-dev libyaml-dev libpsl-dev libidn2-dev libjson-c-dev libev-dev \
 	nsd dns-root-data dnsperf python3 python3-dnspython openssl

@@ -4,7 +4,8 @@
  * at the same time, over UDP and TCP, and each answer is compared with what that client may get.
  * Sends to loopback only.
  *
- * usage: race PORT QUERIES SEED NAMES ADDR-A ADDR-B UDP-SOCKETS TCP-SOCKETS
+ * usage: race PORT QUERIES SEED NAMES ADDR-A ADDR-B UDP-SOCKETS TCP-SOCKETS [PER-SECOND]
+ * With PER-SECOND not faster than that, and beyond QUERIES until standard input ends.
  * NAMES: lines of "NAME ADDRESS EXPECT-A EXPECT-B"; EXPECT is a list, separated by |, of
  *   ok              NOERROR and exactly this address
  *   nx:REASON:TTL   NXDOMAIN with a SOA of that TTL and minimum, no answer, EDE text REASON
@@ -416,23 +417,42 @@ static unsigned give_up_old(uint64_t now)
 	return busy;
 }
 
-static void run(unsigned long total, bool have_tcp)
+static bool input_ended(void)
+{
+	struct pollfd pf = { .fd = 0, .events = POLLIN };
+	char c;
+	return poll(&pf, 1, 0) > 0 && read(0, &c, 1) <= 0;
+}
+
+/* May another pair be sent? per_s 0: as fast as the answers come. */
+static bool wanted(unsigned long total, unsigned long per_s, uint64_t start)
+{
+	if (!per_s)
+		return sent < total;
+	return (double)sent <= (double)per_s * (double)(now_ns() - start) / 1e9 &&
+	       (sent < total || !input_ended());
+}
+
+static void run(unsigned long total, unsigned long per_s, bool have_tcp)
 {
 	struct pollfd pf[MAX_SOCKETS];
+	uint64_t start = now_ns();
 	for (unsigned i = 0; i < n_socks; i++)
 		pf[i] = (struct pollfd){ .fd = socks[i].fd, .events = POLLIN };
 	uint64_t checked = now_ns();
 	unsigned busy = 1;
-	while (sent < total || busy) {
-		for (unsigned k = 0; k < 16 && sent < total; k++)
+	bool done = false;
+	while (!done || busy) {
+		for (unsigned k = 0; k < 16 && wanted(total, per_s, start); k++)
 			if (!ask_pair(have_tcp))
 				break;
-		if (poll(pf, n_socks, 20) < 0)
+		done = sent >= total && (!per_s || input_ended());
+		if (poll(pf, n_socks, 2) < 0)
 			die("poll");
 		for (unsigned i = 0; i < n_socks; i++)
 			if (pf[i].revents)
 				receive(&socks[i]);
-		if (sent >= total || now_ns() - checked > 100000000ULL) {
+		if (done || now_ns() - checked > 100000000ULL) {
 			checked = now_ns();
 			busy = give_up_old(checked);
 		}
@@ -441,8 +461,8 @@ static void run(unsigned long total, bool have_tcp)
 
 int main(int argc, char **argv)
 {
-	if (argc != 9) {
-		fprintf(stderr, "usage: race PORT QUERIES SEED NAMES A B UDP TCP\n");
+	if (argc != 9 && argc != 10) {
+		fprintf(stderr, "usage: race PORT QUERIES SEED NAMES A B UDP TCP [PER-SECOND]\n");
 		return 2;
 	}
 	int port = atoi(argv[1]);
@@ -456,7 +476,8 @@ int main(int argc, char **argv)
 	}
 	if (!n_targets || !n_socks)
 		return 2;
-	run(strtoul(argv[2], NULL, 10), atoi(argv[8]) > 0);
+	run(strtoul(argv[2], NULL, 10), argc > 9 ? strtoul(argv[9], NULL, 10) : 0,
+	    atoi(argv[8]) > 0);
 	printf("sent %lu answered %lu lost %lu wrong %lu\n", sent, answered, lost, wrong);
 	for (unsigned i = 0; i < n_outcomes; i++)
 		for (int c = 0; c < 2; c++)
