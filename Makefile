@@ -23,7 +23,12 @@ DEPFLAGS = -MMD -MP
 BASE_SRC := shared/base/name.c shared/base/addr.c
 POLICY_SRC := shared/policy/policy.c shared/policy/check.c shared/policy/slot.c shared/policy/verdict.c
 LIVE_SRC := shared/live/decide.c shared/live/audit.c shared/live/locals.c
-COMPILE_SRC :=
+COMPILE_SRC := $(addprefix shared/compile/,arena.c diag.c yaml.c keys.c values.c names.c entries.c list.c \
+	files.c presets.c profiles.c sources.c extras.c model.c lint.c ruleid.c file.c \
+	pool.c layout.c place.c write.c)
+PRESETS := $(addprefix shared/compile/presets/,apt.yaml bitbucket.yaml crates.yaml default-strict.yaml \
+	default.yaml docker.yaml github.yaml gitlab.yaml go.yaml maven.yaml npm.yaml openai.yaml pypi.yaml \
+	rubygems.yaml)
 POLICYC_SRC := shared/tools/policyc.c
 CXCTL_SRC := shared/tools/cxctl.c shared/tools/target.c
 SPOA_LIB_SRC := spoa-agent/spop.c spoa-agent/hello.c spoa-agent/url.c spoa-agent/dns.c \
@@ -34,7 +39,7 @@ MODULE_SRC := unbound-module/answer.c unbound-module/buildid.c # and module.c, p
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 CORE_OBJ := $(call obj,$(BASE_SRC) $(POLICY_SRC))
 LIVE_OBJ := $(call obj,$(LIVE_SRC))
-COMPILE_OBJ := $(call obj,$(COMPILE_SRC))
+COMPILE_OBJ := $(call obj,$(COMPILE_SRC)) $(BUILD)/obj/presets.gen.o
 
 POLICY_LIBS := -lcrypto
 COMPILE_LIBS := -lyaml -lpsl -lidn2 -lcrypto
@@ -44,6 +49,14 @@ all: $(BUILD)/cx-policyc $(BUILD)/cx-spoa $(BUILD)/cxctl $(BUILD)/cx_unbound.so
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(DEPFLAGS) -c -o $@ $<
+
+$(BUILD)/obj/presets.gen.c: shared/compile/presets/embed.sh shared/compile/presets/VERSION $(PRESETS)
+	@mkdir -p $(@D)
+	shared/compile/presets/embed.sh shared/compile/presets/VERSION $(PRESETS) > $@.tmp
+	mv $@.tmp $@
+
+$(BUILD)/obj/presets.gen.o: $(BUILD)/obj/presets.gen.c
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(DEPFLAGS) -c -o $@ $<
 
 $(BUILD)/cx-policyc: $(call obj,$(POLICYC_SRC)) $(COMPILE_OBJ) $(CORE_OBJ)
@@ -57,7 +70,7 @@ $(BUILD)/cx-spoa: $(call obj,$(SPOA_SRC)) $(LIVE_OBJ) $(CORE_OBJ)
 
 # ---- unit tests ----------------------------------------------------------------------------------
 # tests/unit/test_NAME.c is one program; it takes what it needs of the objects of UNIT_LIB_SRC.
-UNIT_TESTS := bytes name addr audit
+UNIT_TESTS := bytes name addr audit badpolicy slot verdict decide
 UNIT_LIB_SRC := $(BASE_SRC) $(POLICY_SRC) $(LIVE_SRC)
 UNIT_LIBS := -lcmocka $(POLICY_LIBS) -pthread
 UNIT_BIN := $(patsubst %,$(BUILD)/unit/test_%,$(UNIT_TESTS))
@@ -70,9 +83,74 @@ $(BUILD)/unit/libcx.a: $(call obj,$(UNIT_LIB_SRC))
 $(UNIT_BIN): $(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/unit/libcx.a
 	$(CC) $(LDFLAGS) -o $@ $^ $(UNIT_LIBS)
 
+# The compiled policies that tests open.
+$(BUILD)/unit/policy-%.bin: tests/unit/policy-%.yaml $(BUILD)/cx-policyc
+	@mkdir -p $(@D)
+	$(BUILD)/cx-policyc $< -o $@ --now 2026-11-21
+
 .PHONY: unit
-unit: $(UNIT_BIN)
+unit: $(UNIT_BIN) $(BUILD)/unit/policy-a.bin $(BUILD)/unit/policy-b.bin
 	@CX_BUILD=$(BUILD) tests/unit/run.sh $(UNIT_BIN)
+
+# ---- verdict cases -------------------------------------------------------------------------------
+VERDICT_RUN_OBJ := $(call obj,tests/verdict/run.c shared/tools/target.c) $(CORE_OBJ)
+# `make verdict` asks through every layer; sanitizer builds ask the function.
+VERDICT_LAYERS ?= function,explain,agent,module
+
+$(BUILD)/verdict/run: $(VERDICT_RUN_OBJ)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ $(POLICY_LIBS)
+
+.PHONY: verdict verdict-function mutate
+verdict: $(BUILD)/verdict/run $(BUILD)/cx-policyc $(BUILD)/cxctl $(BUILD)/cx-spoa $(BUILD)/cx_unbound.so
+	@tests/verdict/run.py --build $(BUILD) --layers $(VERDICT_LAYERS)
+
+verdict-function: $(BUILD)/verdict/run $(BUILD)/cx-policyc
+	@tests/verdict/run.py --build $(BUILD) --layers function
+
+# Breaks the matching code on purpose; fails if the cases do not notice.
+mutate: $(BUILD)/verdict/run $(BUILD)/cx-policyc
+	@tests/mutate/run.py --build $(BUILD)
+
+# ---- lint, and everything ------------------------------------------------------------------------
+.PHONY: lint check
+lint: $(BUILD)/cx_unbound.so $(BUILD)/cx-policyc
+	@tests/lint/run.sh $(BUILD)
+
+CHECK_STAGES := deps lint all unit golden verdict mutate fuzz integration-unbound integration-spoa \
+	integration-haproxy e2e asan tsan
+check:
+	@tests/check.sh $(BUILD) $(CHECK_STAGES)
+
+# ---- sanitizers ----------------------------------------------------------------------------------
+# Each builds all of it anew under build/, against an Unbound of its own where the module is loaded.
+ASAN_MAKE = $(MAKE) --no-print-directory BUILD=build/asan HARDEN= OPT='-O1 -g -fno-omit-frame-pointer' \
+	SAN='-fsanitize=address,undefined -fno-sanitize-recover=all' UNBOUND=build/unbound-asan
+TSAN_MAKE = $(MAKE) --no-print-directory BUILD=build/tsan HARDEN= OPT='-O1 -g -fno-omit-frame-pointer' \
+	SAN='-fsanitize=thread' UNBOUND=build/unbound-tsan
+ASAN_TARGETS := unit verdict-function
+TSAN_TARGETS := unit
+
+.PHONY: asan tsan
+asan:
+	@rc=0; for t in $(ASAN_TARGETS); do $(ASAN_MAKE) $$t || rc=1; done; exit $$rc
+tsan:
+	@rc=0; for t in $(TSAN_TARGETS); do $(TSAN_MAKE) $$t || rc=1; done; exit $$rc
+
+# ---- fuzzing -------------------------------------------------------------------------------------
+# libFuzzer programs: `make fuzz` replays the corpus and runs each for FUZZ_TIME seconds.
+FUZZ_TARGETS := policy
+FUZZ_TIME ?= 10
+FUZZ_LIB_SRC := $(BASE_SRC) $(POLICY_SRC)
+FUZZ_BIN := $(patsubst %,$(BUILD)/fuzz/fuzz_%,$(FUZZ_TARGETS))
+$(FUZZ_BIN): $(BUILD)/fuzz/%: tests/fuzz/%.c $(FUZZ_LIB_SRC)
+	@mkdir -p $(@D)
+	clang $(CPPFLAGS) -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined \
+		-fno-sanitize-recover=all -Wall -Wextra -Wno-unused-parameter -o $@ $^ $(POLICY_LIBS)
+
+.PHONY: fuzz
+fuzz: $(FUZZ_BIN) $(BUILD)/unit/policy-a.bin $(BUILD)/unit/policy-b.bin
+	@BUILD=$(BUILD) FUZZ_TIME=$(FUZZ_TIME) tests/fuzz/run.sh $(FUZZ_BIN)
 
 # ---- Unbound and its module ------------------------------------------------------------------------
 # A module is made for one Unbound: its headers, and its build id compiled in.
@@ -107,7 +185,7 @@ integration-unbound: $(BUILD)/cx_unbound.so $(BUILD)/plain/cx_unbound.so $(BUILD
 		$(BUILD)/leaky/cx_unbound_stock_cache.so $(BUILD)/leaky/cx_unbound_shared_flight.so
 	BUILD=$(BUILD) tests/integration/unbound/run.py
 # With BUILD, SAN and UNBOUND of a sanitizer build: make asan, make tsan.
-integration-unbound-sanitized: $(BUILD)/cx_unbound.so $(BUILD)/own-cache/cx_unbound.so $(BUILD)/race build/cx-policyc
+integration-unbound-sanitized: $(BUILD)/cx_unbound.so $(BUILD)/own-cache/cx_unbound.so $(BUILD)/race $(BUILD)/cx-policyc
 	BUILD=$(BUILD) tests/integration/unbound/run.py --sanitized $(notdir $(UNBOUND))
 
 UNBOUND_RECIPE := unbound-module/build-unbound.sh unbound-module/honour-reply-callback-veto.patch

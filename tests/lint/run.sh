@@ -1,0 +1,142 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Everything that can be said about the source without running it. Each check is one case; all are run,
+# and what they say is shown for those that fail. Changes nothing.
+#
+# usage: run.sh BUILD [CHECK...]
+set -u
+cd "$(dirname "$0")/../.." || exit 3
+build=${1:-build}
+shift 2>/dev/null
+only=$*
+passed=0
+failed=0
+out=$(mktemp) || exit 3
+trap 'rm -f "$out"' EXIT
+
+sources() { # sources PATTERN: files of ours, never what was built
+	find shared spoa-agent unbound-module tests conf docs .ci -type f -name "$1" | LC_ALL=C sort
+}
+
+scripts() { # scripts INTERPRETER: files whose first line names it
+	find shared spoa-agent unbound-module tests conf docs .ci -type f ! -name '*.[ch]' \
+		-exec sh -c 'for f; do head -n 1 "$f" | grep -aEq "^#!.*[/ ]$0( |\$)" && echo "$f"; done' \
+		"$1" {} + | LC_ALL=C sort
+}
+
+check() { # check NAME COMMAND...
+	name=$1
+	shift
+	case " $only " in
+	"  " | *" $name "*) ;;
+	*) return ;;
+	esac
+	if "$@" >"$out" 2>&1; then
+		passed=$((passed + 1))
+		echo "ok   $name"
+	else
+		failed=$((failed + 1))
+		echo "FAIL $name"
+		head -n 200 "$out"
+	fi
+}
+
+formatted() {
+	# shellcheck disable=SC2046
+	clang-format --dry-run -Werror $(sources '*.[ch]')
+}
+
+exported() {
+	nm -D --defined-only "$build/cx_unbound.so" | awk '{ print $3 }' | LC_ALL=C sort >"$out.got"
+	printf '%s\n' clear deinit get_mem inform_super init operate >"$out.want"
+	diff "$out.want" "$out.got"
+	rc=$?
+	rm -f "$out.want" "$out.got"
+	return $rc
+}
+
+run_cppcheck() {
+	cppcheck --quiet --error-exitcode=1 --std=c11 --language=c -j 2 --max-configs=2 \
+		--enable=warning,performance,portability --inline-suppr \
+		--suppressions-list=tests/lint/cppcheck.txt -I. -D_GNU_SOURCE -D__BYTE_ORDER__=1234 \
+		-D__ORDER_LITTLE_ENDIAN__=1234 -D__x86_64__ -D__linux__ -DCX_VERSION='""' \
+		shared spoa-agent unbound-module tests
+}
+
+run_clang_tidy() {
+	{
+		sources '*.c' | grep -v '^unbound-module/module\.c$' | sed 's/$/ -/'
+		echo unbound-module/module.c build/unbound/headers
+	} | xargs -P 2 -L 1 sh -c 'clang-tidy --quiet --warnings-as-errors="*" "$1" -- -I. -isystem "$2" \
+		-D_GNU_SOURCE -DCX_VERSION="\"\"" -DCX_UNBOUND_BUILD_ID="\"\"" -std=gnu11 -Wno-unused-parameter' -
+}
+
+run_shellcheck() {
+	# shellcheck disable=SC2046
+	shellcheck -S warning -s sh $(scripts sh) && shellcheck -S warning -s bash $(scripts bash) /dev/null
+}
+
+run_python() { # syntax, and lines that a reviewer can read
+	# shellcheck disable=SC2046
+	/usr/bin/python3 -c '
+import ast, sys
+bad = 0
+for path in sys.argv[1:]:
+    text = open(path, encoding="utf-8").read()
+    ast.parse(text, path)
+    for n, line in enumerate(text.splitlines(), 1):
+        if len(line) > 120 or line != line.rstrip() or "\t" in line:
+            print(f"{path}:{n}: too long, trailing space or a tab")
+            bad = 1
+sys.exit(bad)' $({ sources '*.py'; scripts python3; } | LC_ALL=C sort -u)
+}
+
+run_codespell() {
+	codespell --quiet-level=2 -I tests/lint/words.txt -S '*.bin,./build,*.pyc,__pycache__,corpus' \
+		README.md CONTRIBUTING.md CHANGELOG.md Makefile shared spoa-agent unbound-module conf docs tests
+}
+
+manuals() {
+	pages=$(find docs conf -type f -name '*.[1-9]' | LC_ALL=C sort)
+	[ -n "$pages" ] || return 1
+	# shellcheck disable=SC2086
+	mandoc -T lint -W warning $pages
+}
+
+# Presets' hosts stand in the presets' own files: tests and documents take them from there.
+preset_hosts() {
+	/usr/bin/python3 - "$build" <<'PY'
+import os, subprocess, sys
+sys.dont_write_bytecode = True
+sys.path.insert(0, "tests/verdict")
+import cases
+build = sys.argv[1]
+hosts = set(cases.preset_hosts(build)("npm"))
+hosts |= {h for h in cases.preset_hosts(build)("apt") if h.startswith("deb.")}
+assert hosts
+bad = 0
+for top in ("shared", "spoa-agent", "unbound-module", "tests", "conf", "docs", "docker", ".ci", "."):
+    for base, dirs, files in os.walk(top):
+        dirs[:] = [] if top == "." else [d for d in dirs if d != "presets"]
+        for name in files:
+            data = open(os.path.join(base, name), "rb").read()
+            for h in hosts:
+                if h.encode() in data:
+                    print(f"{base}/{name}: spells out {h}")
+                    bad = 1
+sys.exit(bad)
+PY
+}
+
+check formatting formatted
+check includes tests/lint/includes.sh
+check exports exported
+check cppcheck run_cppcheck
+check clang-tidy run_clang_tidy
+check shellcheck run_shellcheck
+check python run_python
+check codespell run_codespell
+check manuals manuals
+check preset-hosts preset_hosts
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
