@@ -23,7 +23,7 @@ ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", "..")
 BUILD = os.environ.get("BUILD", "build")
 BUILD = BUILD if os.path.isabs(BUILD) else os.path.join(ROOT, BUILD)
 TREES = os.path.join(ROOT, "build")  # where the Unbound builds stand, whatever BUILD is
-POLICYC = os.environ.get("POLICYC", os.path.join(ROOT, "build", "cx-policyc"))
+POLICYC = os.environ.get("POLICYC") or os.path.join(BUILD, "cx-policyc")
 
 CLIENT_A = "127.0.0.11"  # profile alpha
 CLIENT_B = "127.0.0.12"  # profile beta
@@ -213,7 +213,6 @@ class Unbound(Process):
   rrset-cache-size: 32m
   so-rcvbuf: 4m
   ede: yes
-  domain-insecure: "."
 %(server)s
 remote-control:
   control-enable: yes
@@ -255,9 +254,11 @@ remote-control:
         wait_for("%r in the log of Unbound" % text, lambda: text in read(self.log), seconds)
 
     def ask(self, name, qtype="A", client=CLIENT_A, tcp=False, edns=True, rd=True, rdclass="IN",
-            timeout=6.0, payload=1232, port=None):
+            timeout=6.0, payload=1232, port=None, ad=False):
         q = dns.message.make_query(name, qtype, rdclass, use_edns=0 if edns else -1,
                                    payload=payload)
+        if ad:
+            q.flags |= dns.flags.AD
         if not rd:
             q.flags &= ~dns.flags.RD
         f = dns.query.tcp if tcp else dns.query.udp

@@ -150,7 +150,6 @@ class World:
         if validator:
             stubs.update({ZONE: self.signed.port, "bogus.example": self.signed.port})
             server += self.anchors
-            server = server.replace("domain-insecure: \".\"", "")
         u = Unbound(self.lab, tree, module, policy=policy or self.old, stubs=stubs, server=server,
                     validator=validator, **more)
         mode = "mode=veto" if kind == "veto" else "mode=own-cache"
@@ -160,15 +159,16 @@ class World:
 
 
 class HeldAuthority(threading.Thread):
-    """Answers A questions only while open; counts every packet. Names ending in a key of `aliases` are
-    CNAMEs."""
+    """Answers questions only while open; counts every packet. The keys of `aliases` are CNAMEs. With an
+    rcode, each answer is that failure."""
 
-    def __init__(self, aliases=None):
+    def __init__(self, aliases=None, rcode=None):
         super().__init__(daemon=True)
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.sock.bind(("127.0.0.1", 0))
         self.port = self.sock.getsockname()[1]
         self.aliases = aliases or {}
+        self.rcode = rcode
         self.open = threading.Event()
         self.packets = []
         self.waiting = []
@@ -196,7 +196,9 @@ class HeldAuthority(threading.Thread):
             r.flags |= dns.flags.AA
             name = q.question[0].name
             target = self.aliases.get(name.to_text().lower())
-            if target:
+            if self.rcode is not None:
+                r.set_rcode(self.rcode)
+            elif target:
                 r.answer.append(dns.rrset.from_text(name, 60, "IN", "CNAME", target))
             elif q.question[0].rdtype == dns.rdatatype.A:
                 r.answer.append(dns.rrset.from_text(name, 60, "IN", "A", "198.51.100.77"))
@@ -266,12 +268,13 @@ class Race(Process):
 
 
 def race_case(world, kind, validator):
-    queries = 12000 if world.sanitized else 120000
+    queries = 20000 if world.sanitized else 200000
     u = world.unbound(kind, validator=validator)
     r = Race(world, u, queries, seed=len(kind) + validator).finish()
     u.stop()
     check(r["wrong"] == 0, r["text"])
     check(r["sent"] >= queries and r["lost"] == 0, r["text"])
+    check(read(u.log).count("refusing-all") == 0, read(u.log))
     check(all(r["seen"][k] for k in (("a", "ok"), ("b", "ok"), ("a", "nx:not-listed:5"),
                                      ("b", "nx:not-listed:5"))), r["text"])
     return "%d answers" % r["answered"]
@@ -366,7 +369,6 @@ def case_query_types(world, kind):
                   qtype + " " + describe(r))
         for qtype in ("ANY", "TXT", "NS"):
             expect_denied(u.ask("rich." + ZONE, qtype, client=CLIENT_B), "not-listed")
-        r = u.ask("rich." + ZONE, "AXFR", tcp=True) if kind == "none" else None
         r = u.ask("rich." + ZONE, rdclass="CH")
         check(r.rcode() == dns.rcode.REFUSED and ede(r) == (15, "malformed"), describe(r))
         r = u.ask("rich." + ZONE, rdclass="HS")
@@ -400,7 +402,9 @@ def case_like_stock(world, kind):
 
 def case_failures(world, kind):
     """Failures are cached too: each client's own verdict comes first."""
-    u = world.unbound(kind, validator=True)
+    broken = HeldAuthority(rcode=dns.rcode.REFUSED)
+    broken.release()
+    u = world.unbound(kind, validator=True, stubs={"dead.example": broken.port})
     for _ in range(3):
         r = u.ask("www.dead.example", timeout=15)
         check(r.rcode() == dns.rcode.SERVFAIL, describe(r))
@@ -409,7 +413,11 @@ def case_failures(world, kind):
         check(r.rcode() == dns.rcode.SERVFAIL, "bogus: " + describe(r))
         expect_denied(u.ask("a.bogus.example", client=CLIENT_B), "not-listed")
         expect_address(u.ask("h1." + ZONE), address(1))
-        check(u.ask("h1." + ZONE).flags & dns.flags.AD, "not validated")
+        check(u.ask("h1." + ZONE, ad=True).flags & dns.flags.AD, "not validated")
+    packets = len(broken.packets)
+    check(u.ask("www.dead.example").rcode() == dns.rcode.SERVFAIL and len(broken.packets) == packets,
+          "the failure is not cached")
+    broken.close()
     u.stop()
 
 
@@ -459,7 +467,8 @@ def case_no_packet(world, kind):
 
 
 def case_expired(world, kind, timeout_ms=0):
-    """Expired answers: with serve-expired at once, or after a wait for the authority."""
+    """Expired answers: with serve-expired at once, or after a wait for the authority. At once is the
+    worker's doing and not to be had with our own cache."""
     held = HeldAuthority()
     held.release()
     server = "  serve-expired: yes\n"
@@ -473,9 +482,10 @@ def case_expired(world, kind, timeout_ms=0):
     time.sleep(2.2)
     for _ in range(4):
         expect_denied(u.ask("x.held.example", client=CLIENT_B), "not-listed")
-        r = u.ask("x.held.example", timeout=10)
-        expect_address(r, "198.51.100.77")
-        check(ede(r) is None or ede(r)[0] == 3, describe(r))
+        if timeout_ms or kind == "veto":
+            r = u.ask("x.held.example", timeout=10)
+            expect_address(r, "198.51.100.77")
+            check(ede(r) is None or ede(r)[0] == 3, describe(r))
         expect_denied(u.ask("x.held.example", client=STRANGER), "unknown-source", 18)
     held.release()
     time.sleep(0.3)
