@@ -115,7 +115,7 @@ enum fmt_section_id {
  */
 enum {
 	FMT_LINE_SLOTS = 19,
-	FMT_MAX_SPILL = 4 /* the writer picks another seed rather than spill further */
+	FMT_MAX_SPILL = 16 /* lines; the writer picks another seed rather than spill further */
 };
 
 #define FMT_EXACT    0x80000000u
