@@ -70,9 +70,12 @@ $(BUILD)/cx-spoa: $(call obj,$(SPOA_SRC)) $(LIVE_OBJ) $(CORE_OBJ)
 
 # ---- unit tests ----------------------------------------------------------------------------------
 # tests/unit/test_NAME.c is one program; it takes what it needs of the objects of UNIT_LIB_SRC.
-UNIT_TESTS := bytes name addr audit badpolicy slot verdict decide
-UNIT_LIB_SRC := $(BASE_SRC) $(POLICY_SRC) $(LIVE_SRC)
+UNIT_TESTS := bytes name addr audit badpolicy slot verdict decide \
+	spop hello hello_openssl authority session answer resolve
+UNIT_LIB_SRC := $(BASE_SRC) $(POLICY_SRC) $(LIVE_SRC) $(SPOA_LIB_SRC)
 UNIT_LIBS := -lcmocka $(POLICY_LIBS) -pthread
+$(BUILD)/unit/test_hello_openssl: UNIT_LIBS += -lssl
+$(BUILD)/unit/test_resolve: UNIT_LIBS += -lev
 UNIT_BIN := $(patsubst %,$(BUILD)/unit/test_%,$(UNIT_TESTS))
 
 $(BUILD)/unit/libcx.a: $(call obj,$(UNIT_LIB_SRC))
