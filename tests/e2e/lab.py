@@ -126,6 +126,7 @@ class Lab:
         self.tag = f"cx{os.getpid()}"
         self.names = []
         self.processes = []
+        self.agent = None
         self.addresses = {UNLISTED: UNLISTED_ADDR}
         for n, host in enumerate(sorted(set(hosts) - {UNLISTED})):
             self.addresses[host] = (f"198.51.100.{100 + n}", f"2001:db8:100::{n + 1:x}")
@@ -298,6 +299,77 @@ class Lab:
         if process.poll() is not None:
             raise Failure("HAProxy did not start: " + self.log(name))
         return process
+
+    def compile_policy(self, text, name="policy"):
+        """policy.yaml -> policy.bin, replaced as an operator would."""
+        source = self.dir / f"{name}.yaml"
+        source.write_text(text)
+        return run([BUILD / "cx-policyc", source, "-o", self.dir / f"{name}.bin"])
+
+    def start_unbound(self, resolver="127.0.0.1@5335"):
+        """Our Unbound with the shipped cx.conf; only paths and addresses are the laboratory's."""
+        cx = (CONF / "unbound/cx.conf").read_text()
+        cx = cx.replace("/usr/lib/cx/cx_unbound.so", str(BUILD / "cx_unbound.so"))
+        (self.dir / "cx.conf").write_text(cx)
+        listen = "".join(f"    interface: {a}\n" for a in self.dns_addresses() + [resolver])
+        (self.dir / "unbound.conf").write_text(f"""include: "{self.dir}/cx.conf"
+server:
+    username: ""
+    chroot: ""
+    directory: "{self.dir}"
+    pidfile: ""
+    use-syslog: no
+    do-daemonize: no
+    num-threads: 2
+    root-hints: "{self.dir}/root.hints"
+    access-control: 0.0.0.0/0 allow
+    access-control: ::/0 allow
+{listen}remote-control:
+    control-enable: no
+""")
+        process = self.start(
+            "unbound", "gateway", [BUILD / "unbound/sbin/unbound", "-d", "-c", self.dir / "unbound.conf"],
+            env={"CX_POLICY": str(self.dir / "policy.bin"), "CX_AUDIT": str(self.dir / "audit.dns")})
+        ask = ["dig", "+time=1", "+tries=1", "@" + resolver.replace("@", " -p ").split()[0], "-p",
+               resolver.split("@")[1], ".", "NS"]
+        wait_for("Unbound", lambda: process.poll() is not None or
+                 "status:" in self.run("gateway", ask, check=False).stdout)
+        if process.poll() is not None:
+            raise Failure("Unbound did not start: " + self.log("unbound"))
+        return process
+
+    @staticmethod
+    def dns_addresses():
+        return [g[k] for g in GUESTS.values() for k in ("gw4", "gw6")]
+
+    def start_agent(self, resolver="127.0.0.1@5335"):
+        """cx-spoa as a user that owns nothing, on the socket that HAProxy sees in its chroot."""
+        audit = self.dir / "audit.proxy"
+        audit.touch()
+        shutil.chown(audit, "nobody", "nogroup")
+        sock = self.dir / "cx/spoa.sock"
+        process = self.start("agent", "gateway", [
+            BUILD / "cx-spoa", "-p", self.dir / "policy.bin", "-l", f"unix:{sock}", "-r", self.dir / "cx",
+            "-a", audit, "--resolver", resolver, "-u", "nobody"])
+        wait_for("the agent", lambda: sock.exists() or process.poll() is not None)
+        if process.poll() is not None:
+            raise Failure("cx-spoa did not start: " + self.log("agent"))
+        return process
+
+    def start_gateway(self, policy):
+        """Everything, on one compiled policy."""
+        self.compile_policy(policy)
+        self.load_rules()
+        self.start_unbound()
+        self.agent = self.start_agent()
+        self.start_haproxy()
+        wait_for("HAProxy to see the agent", lambda: self.agent_state().startswith("UP"))
+
+    def audit(self, which):
+        """Audit events so far; which: dns or proxy."""
+        path = self.dir / f"audit.{which}"
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines]
 
     def agent_state(self, name="haproxy"):
         """How HAProxy sees its agent: UP, DOWN ..."""
