@@ -8,6 +8,7 @@ usage: run.py [--build DIR] [--layers function,explain,agent,module] [CASE...]
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -123,6 +124,8 @@ def main():
     ap.add_argument("case", nargs="*", help="parts of names; left out: all")
     args = ap.parse_args()
     args.work = os.path.join(os.path.abspath(args.build), "verdict", "cases")
+    if not args.case:
+        shutil.rmtree(args.work, ignore_errors=True)
     os.makedirs(args.work, exist_ok=True)
     layers = [x for x in args.layers.split(",") if x]
     prepared, failed = prepare(args.case, args)
