@@ -131,8 +131,8 @@ ASAN_MAKE = $(MAKE) --no-print-directory BUILD=build/asan HARDEN= OPT='-O1 -g -f
 	SAN='-fsanitize=address,undefined -fno-sanitize-recover=all' UNBOUND=build/unbound-asan
 TSAN_MAKE = $(MAKE) --no-print-directory BUILD=build/tsan HARDEN= OPT='-O1 -g -fno-omit-frame-pointer' \
 	SAN='-fsanitize=thread' UNBOUND=build/unbound-tsan
-ASAN_TARGETS := unit verdict-function
-TSAN_TARGETS := unit
+ASAN_TARGETS := unit verdict-function integration-unbound-sanitized
+TSAN_TARGETS := unit integration-unbound-sanitized
 
 .PHONY: asan tsan
 asan:
@@ -142,9 +142,10 @@ tsan:
 
 # ---- fuzzing -------------------------------------------------------------------------------------
 # libFuzzer programs: `make fuzz` replays the corpus and runs each for FUZZ_TIME seconds.
-FUZZ_TARGETS := policy
+FUZZ_TARGETS := policy hello spop url
 FUZZ_TIME ?= 10
-FUZZ_LIB_SRC := $(BASE_SRC) $(POLICY_SRC)
+FUZZ_LIB_SRC := $(BASE_SRC) $(POLICY_SRC) spoa-agent/spop.c spoa-agent/hello.c spoa-agent/url.c \
+	spoa-agent/dns.c spoa-agent/session.c spoa-agent/answer.c
 FUZZ_BIN := $(patsubst %,$(BUILD)/fuzz/fuzz_%,$(FUZZ_TARGETS))
 $(FUZZ_BIN): $(BUILD)/fuzz/%: tests/fuzz/%.c $(FUZZ_LIB_SRC)
 	@mkdir -p $(@D)
@@ -201,12 +202,28 @@ build/unbound-asan/stamp: $(UNBOUND_RECIPE)
 build/unbound-tsan/stamp: $(UNBOUND_RECIPE)
 	BUILD=build unbound-module/build-unbound.sh tsan
 
+# ---- the gateway as a whole ------------------------------------------------------------------------
+# The demo: everything started on the embedded default policy, and what a guest gets from it.
+.PHONY: demo e2e integration-haproxy
+demo:
+	@mkdir -p $(BUILD)
+	@echo "Installing and building what is missing; the log is $(BUILD)/demo.log"
+	@{ $(MAKE) --no-print-directory deps && $(MAKE) --no-print-directory all; } >$(BUILD)/demo.log 2>&1 || \
+		{ tail -n 30 $(BUILD)/demo.log; exit 1; }
+	@tests/e2e/demo
+e2e: all
+	@tests/e2e/run
+# HAProxy of Debian 12, and of Debian 13 in a root under build/roots/.
+integration-haproxy:
+	@tests/integration/haproxy/run
+
 # Everything that building, checking, the demo and the bench need from Debian, and the Unbound that can
 # load the module.
 PACKAGES := build-essential dpkg-dev pkg-config bison flex ca-certificates binutils ldnsutils \
 	libevent-dev libexpat1-dev libssl-dev libnghttp2-dev libprotobuf-c-dev protobuf-c-compiler \
 	libfstrm-dev libyaml-dev libpsl-dev libidn2-dev libjson-c-dev libev-dev \
-	nsd dns-root-data dnsperf python3 python3-dnspython openssl
+	nsd dns-root-data dnsperf python3 python3-dnspython openssl \
+	haproxy nftables iproute2 curl bind9-dnsutils debootstrap
 .PHONY: deps
 deps:
 	@missing="$$(for p in $(PACKAGES); do \

@@ -13,6 +13,7 @@
 # Each tree holds sbin/, the headers it was built with in include/, and a stamp: a tree whose stamp
 # matches (source version, patch, flags) is left alone.
 set -eu
+unset MAKEFLAGS MFLAGS MAKEOVERRIDES MAKELEVEL # Unbound's Makefile has a BUILD of its own
 
 here=$(cd "$(dirname "$0")" && pwd)
 build=${BUILD:-build}
