@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The laboratory's Internet: origins (TLS, HTTP, raw TCP, UDP) and public resolvers on every address of
 the network namespace it runs in. It writes one JSON line for everything that reaches it, and must
-never be run outside such a namespace.
+never be run outside such a namespace, but with a loopback address.
 
-usage: internet.py CERTIFICATE KEY LOG
+usage: internet.py CERTIFICATE KEY LOG [ADDRESS]     with an address: TLS and HTTP there, and no more
 """
 
 import http.server
@@ -94,14 +94,18 @@ class Web(http.server.BaseHTTPRequestHandler):
 
 
 class Server(socketserver.ThreadingTCPServer):
-    address_family = socket.AF_INET6
     allow_reuse_address = True
     daemon_threads = True
     request_queue_size = 256
     tls = None
 
+    def __init__(self, address, handler):
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, handler)
+
     def server_bind(self):
-        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         super().server_bind()
 
     def finish_request(self, request, client_address):
@@ -191,16 +195,23 @@ def serve(server):
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
-def main(certificate, key, log):
+def main(certificate, key, log, address="::"):
     global log_file
     log_file = open(log, "a", encoding="utf-8")
     context = tls_context(certificate, key)
     for port in TLS_PORTS:
-        server = Server(("::", port), Web)
+        server = Server((address, port), Web)
         server.tls = context
         serve(server)
     for port in HTTP_PORTS:
-        serve(Server(("::", port), Web))
+        serve(Server((address, port), Web))
+    if address == "::":
+        serve_everything_else()
+    print("ready", flush=True)
+    threading.Event().wait()
+
+
+def serve_everything_else():
     for port in BANNER_PORTS + ECHO_PORTS:
         serve(Server(("::", port), Echo))
     for port in UDP_PORTS:
@@ -211,8 +222,6 @@ def main(certificate, key, log):
         kind = type("Canary", (socketserver.ThreadingTCPServer,),
                     {"address_family": family, "allow_reuse_address": True, "daemon_threads": True})
         serve(kind((address, 53), CanaryTcp))
-    print("ready", flush=True)
-    threading.Event().wait()
 
 
 if __name__ == "__main__":

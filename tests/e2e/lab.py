@@ -116,6 +116,8 @@ def preset_line(line):
 class Lab:
     """Use as a context manager. `hosts` are the names that exist in this Internet."""
 
+    unbound_more = "" # further configuration of Unbound
+
     def __init__(self, hosts=(), capture="tproxy", guarded=True, keep=False):
         self.capture = capture
         self.guarded = guarded # False: a plain router, the control that must leak
@@ -284,6 +286,9 @@ class Lab:
         out = json.loads(self.run(place, ["nft", "-j", "list", "counters", "table", "inet", table]).stdout)
         return {c["counter"]["name"]: c["counter"]["packets"] for c in out["nftables"] if "counter" in c}
 
+    def haproxy_config(self):
+        return CONF / "haproxy/gateway.cfg"
+
     def start_haproxy(self, binary=("haproxy",), config=None, env=None, name="haproxy"):
         """The shipped configuration, in a chroot that shows only the agent's directory."""
         jail = self.dir / "jail"
@@ -293,7 +298,7 @@ class Lab:
                      "CX_CHROOT": str(jail), "CX_LOG": "stdout", "CX_USER": "nobody",
                      "CX_GROUP": "nogroup", "CX_ADMIN": str(admin)}
         process = self.start(name, "gateway",
-                             [*binary, "-db", "-f", config or CONF / "haproxy/gateway.cfg"],
+                             [*binary, "-db", "-f", config or self.haproxy_config()],
                              files={jail / "run/cx": self.dir / "cx"}, env={**variables, **(env or {})})
         wait_for("HAProxy", lambda: admin.exists() or process.poll() is not None)
         if process.poll() is not None:
@@ -326,7 +331,7 @@ server:
     access-control: ::/0 allow
 {listen}remote-control:
     control-enable: no
-""")
+{self.unbound_more}""")
         process = self.start(
             "unbound", "gateway", [BUILD / "unbound/sbin/unbound", "-d", "-c", self.dir / "unbound.conf"],
             env={"CX_POLICY": str(self.dir / "policy.bin"), "CX_AUDIT": str(self.dir / "audit.dns")})
@@ -362,7 +367,7 @@ server:
         self.load_rules()
         self.start_unbound()
         self.agent = self.start_agent()
-        self.start_haproxy()
+        self.start_haproxy(config=self.haproxy_config())
         wait_for("HAProxy to see the agent", lambda: self.agent_state().startswith("UP"))
 
     def audit(self, which):
@@ -394,9 +399,7 @@ server:
     def start_internet(self):
         self.certificates()
         self.start_root_dns()
-        self.start("internet", "internet", [HERE / "internet.py", self.dir / "origin.pem",
-                                            self.dir / "origin.key", self.dir / "arrivals"])
-        wait_for("the origins", lambda: "ready" in self.log("internet"))
+        self.start_origins()
         guests = [ipaddress.ip_address(g[k]) for g in GUESTS.values() for k in ("v4", "v6")]
         v4 = ", ".join(str(a) for a in guests if a.version == 4)
         v6 = ", ".join(str(a) for a in guests if a.version == 6)
@@ -419,6 +422,14 @@ server:
         (self.dir / "canary.nft").write_text(rules)
         self.run("internet", ["nft", "-f", self.dir / "canary.nft"])
 
+    def start_origins(self, *address):
+        process = self.start("internet", "internet", [
+            HERE / "internet.py", self.dir / "origin.pem", self.dir / "origin.key",
+            self.dir / "arrivals", *address])
+        wait_for("the origins", lambda: "ready" in self.log("internet") or process.poll() is not None)
+        if process.poll() is not None:
+            raise Failure("the origins did not start: " + self.log("internet"))
+
     def arrivals(self, kind=None):
         """What reached the Internet, oldest first."""
         path = self.dir / "arrivals"
@@ -436,7 +447,7 @@ server:
              at / "ca.key", "-set_serial", "1", "-days", "2", "-extfile", at / "san.cnf", "-out",
              at / "origin.pem"])
 
-    def start_root_dns(self):
+    def start_root_dns(self, listen=ROOT_DNS, port=53):
         """One zone, the root, with every name in it: the resolver needs nothing else."""
         at = self.dir / "nsd"
         at.mkdir()
@@ -448,9 +459,7 @@ server:
         (self.dir / "root.hints").write_text(
             f". 3600 NS a.root.\na.root. 3600 A {ROOT_DNS[0]}\na.root. 3600 AAAA {ROOT_DNS[1]}\n")
         (at / "nsd.conf").write_text(f"""server:
-    ip-address: {ROOT_DNS[0]}
-    ip-address: {ROOT_DNS[1]}
-    username: ""
+{"".join(f"    ip-address: {a}@{port}{chr(10)}" for a in listen)}    username: ""
     chroot: ""
     zonesdir: "{at}"
     pidfile: ""
@@ -466,8 +475,8 @@ zone:
     zonefile: "root.zone"
 """)
         self.start("nsd", "internet", ["nsd", "-d", "-c", at / "nsd.conf"])
-        for server in ROOT_DNS:
-            ask = ["dig", "+short", "+time=1", "+tries=1", f"@{server}", UNLISTED]
+        for server in listen:
+            ask = ["dig", "+short", "+time=1", "+tries=1", "-p", port, f"@{server}", UNLISTED]
             wait_for(f"the root DNS at {server}",
                      lambda ask=ask: UNLISTED_ADDR[0] in self.run("gateway", ask, check=False).stdout)
 
@@ -512,3 +521,56 @@ zone:
                            "--cacert", self.dir / "ca.pem", "-w", mark + "%{http_code}", *words], place)
         body, _, status = done.stdout.rpartition(mark)
         return done.returncode, int(status or 0), body
+
+
+class LoopLab(Lab):
+    """
+    Where namespaces are not permitted: the same servers on loopback addresses. There is no nftables
+    and no original destination; HAProxy connects every allowed client to one origin. It shows the
+    verdicts, not the isolation.
+    """
+
+    GATEWAY, DNS_PORT, ROOT, ORIGIN, GUEST = "127.0.77.1", 5300, "127.0.77.53", "127.0.77.9", "127.0.77.2"
+    unbound_more = f"""server:
+    do-not-query-localhost: no
+forward-zone:
+    name: "."
+    forward-addr: {ROOT}@5301
+"""
+
+    def links(self):
+        pass
+
+    def load_rules(self):
+        pass
+
+    def inside(self, place, argv, files=None):
+        return [str(a) for a in argv]
+
+    def start_internet(self):
+        self.certificates()
+        self.start_root_dns([self.ROOT], 5301)
+        self.start_origins(self.ORIGIN)
+
+    @classmethod
+    def dns_addresses(cls):
+        return [f"{cls.GATEWAY}@{cls.DNS_PORT}"]
+
+    def haproxy_config(self):
+        """The shipped file with the places changed: where it listens, and the one origin."""
+        text = (CONF / "haproxy/gateway.cfg").read_text()
+        for place, port in (("8443", "443"), ("8080", "80"), ("8444", "22")):
+            text = text.replace(f"bind 127.0.0.1:{place} transparent", f"bind {self.GATEWAY}:{port}")
+        text = "\n".join(line for line in text.splitlines() if "bind [::1]" not in line)
+        out, http = text.rsplit("0.0.0.0:0", 1)
+        out = out.replace("any 0.0.0.0:0", f"any {self.ORIGIN}:443")
+        path = self.dir / "gateway.cfg"
+        path.write_text(f"{out}{self.ORIGIN}:80{http}\n")
+        return path
+
+    def start_haproxy(self, binary=("haproxy",), config=None, env=None, name="haproxy"):
+        jail = {"CX_CHROOT": str(self.dir), "CX_AGENT": "unix@/cx/spoa.sock"}
+        return super().start_haproxy(binary, config, {**jail, **(env or {})}, name)
+
+    def guest(self, argv, place="guest", timeout=30):
+        return run(argv, check=False, timeout=timeout)
