@@ -140,6 +140,18 @@ asan:
 tsan:
 	@rc=0; for t in $(TSAN_TARGETS); do $(TSAN_MAKE) $$t || rc=1; done; exit $$rc
 
+# ---- bench ---------------------------------------------------------------------------------------
+# BENCH_SIZES=10000000 measures ten million names, too: minutes and a gigabyte.
+BENCH_SIZES ?= 10,10000,1000000
+$(BUILD)/bench/lookup: $(call obj,tests/bench/lookup.c) $(CORE_OBJ)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ $(POLICY_LIBS) -lcdb -llmdb
+
+.PHONY: bench
+bench: $(BUILD)/bench/lookup $(BUILD)/cx-policyc $(BUILD)/cx_unbound.so $(BUILD)/plain/cx_unbound.so
+	@tests/bench/run.py --build $(BUILD) --sizes $(BENCH_SIZES)
+	@BUILD=$(BUILD) tests/bench/unbound.py
+
 # ---- fuzzing -------------------------------------------------------------------------------------
 # libFuzzer programs: `make fuzz` replays the corpus and runs each for FUZZ_TIME seconds.
 FUZZ_TARGETS := policy hello spop url
@@ -155,6 +167,11 @@ $(FUZZ_BIN): $(BUILD)/fuzz/%: tests/fuzz/%.c $(FUZZ_LIB_SRC)
 .PHONY: fuzz
 fuzz: $(FUZZ_BIN) $(BUILD)/unit/policy-a.bin $(BUILD)/unit/policy-b.bin
 	@BUILD=$(BUILD) FUZZ_TIME=$(FUZZ_TIME) tests/fuzz/run.sh $(FUZZ_BIN)
+
+# ---- the agent -----------------------------------------------------------------------------------
+.PHONY: integration-spoa
+integration-spoa: $(BUILD)/cx-spoa $(BUILD)/cx-policyc
+	BUILD=$(BUILD) tests/integration/spoa/run.py
 
 # ---- Unbound and its module ------------------------------------------------------------------------
 # A module is made for one Unbound: its headers, and its build id compiled in.

@@ -23,8 +23,8 @@ enum {
 	SESSION_IN_SIZE = 32768,  /* at least one whole frame */
 	SESSION_OUT_SOFT = 65536, /* above this no further input is taken */
 	SESSION_MAX_ACK = 2048,   /* the greatest frame that is ever written */
-	SESSION_MAX_HOLDS = 2048, /* answers that one connection may be waiting for */
-	SESSION_HOLD_BUCKETS = 32
+	SESSION_MAX_HOLDS = 4096, /* answers that one connection may be waiting for */
+	SESSION_HOLD_BUCKETS = 256
 };
 
 struct session;

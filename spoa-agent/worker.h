@@ -20,7 +20,7 @@ struct ev_loop;
 struct worker;
 
 enum {
-	WORKER_MAX_PENDING = 4096, /* answers that wait for a look-up */
+	WORKER_MAX_PENDING = 8192, /* answers that wait for a look-up */
 	WORKER_MAX_PER_SOURCE = 256
 };
 

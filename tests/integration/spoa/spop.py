@@ -73,11 +73,11 @@ def message(name, args):
 
 
 def hello_frame(**over):
+    """As HAProxy 2.6 sends it; keywords replace items (`_` for `-`), `...` leaves one out."""
     items = {"supported-versions": "2.0", "max-frame-size": Typed(3, 16380),
              "capabilities": "pipelining,async", "engine-id": "0123456789abcdef"}
-    items.update(over)
-    return frame(HAPROXY_HELLO, kv([(k.replace("_", "-"), v) for k, v in items.items()
-                                    if v is not ...]))
+    items.update({k.replace("_", "-"): v for k, v in over.items()})
+    return frame(HAPROXY_HELLO, kv([(k, v) for k, v in items.items() if v is not ...]))
 
 
 def address(text):
