@@ -240,7 +240,9 @@ PACKAGES := build-essential dpkg-dev pkg-config bison flex ca-certificates binut
 	libevent-dev libexpat1-dev libssl-dev libnghttp2-dev libprotobuf-c-dev protobuf-c-compiler \
 	libfstrm-dev libyaml-dev libpsl-dev libidn2-dev libjson-c-dev libev-dev \
 	nsd dns-root-data dnsperf python3 python3-dnspython openssl \
-	haproxy nftables iproute2 curl bind9-dnsutils debootstrap
+	haproxy nftables iproute2 curl bind9-dnsutils debootstrap \
+	clang clang-format clang-tidy libclang-rt-14-dev cppcheck shellcheck codespell mandoc \
+	libcmocka-dev libcdb-dev liblmdb-dev valgrind
 .PHONY: deps
 deps:
 	@missing="$$(for p in $(PACKAGES); do \
