@@ -51,8 +51,9 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
+/* The build id of the Unbound that this module is made for. Without one it serves nowhere. */
 #ifndef CX_UNBOUND_BUILD_ID
-#error "CX_UNBOUND_BUILD_ID: the build id of the Unbound that this module is made for"
+#define CX_UNBOUND_BUILD_ID ""
 #endif
 
 /*
@@ -286,33 +287,36 @@ static struct ub_packed_rrset_key *make_record(struct module_qstate *q, const st
 			  answer_soa(rdata, a->ttl_s), a->ttl_s);
 }
 
+/* A whole message with its one record, in the query's memory; NULL if there is none. */
 static struct dns_msg *make_message(struct module_qstate *q, const struct answer *a)
 {
-	struct dns_msg *m = regional_alloc_zero(q->region, sizeof(*m));
-	struct reply_info *rep = regional_alloc_zero(q->region, sizeof(*rep));
-	struct ub_packed_rrset_key **rrsets = regional_alloc_zero(q->region, sizeof(*rrsets));
+	struct {
+		struct dns_msg msg;
+		struct reply_info rep;
+		struct ub_packed_rrset_key *rrset;
+	} *m = regional_alloc_zero(q->region, sizeof(*m));
 
-	if (!m || !rep || !rrsets)
+	if (!m)
 		return NULL;
-	rrsets[0] = make_record(q, a);
-	if (!rrsets[0])
+	m->rrset = make_record(q, a);
+	if (!m->rrset)
 		return NULL;
-	rep->flags = BIT_QR | BIT_RA;
+	m->rep.flags = BIT_QR | BIT_RA;
 	if (a->form == ANSWER_NXDOMAIN)
-		rep->flags |= LDNS_RCODE_NXDOMAIN;
-	rep->qdcount = 1;
-	rep->ttl = a->ttl_s;
-	rep->prefetch_ttl = a->ttl_s;
-	rep->serve_expired_ttl = a->ttl_s;
-	/* not "unchecked": a validator's host program would turn that into SERVFAIL */
-	rep->security = sec_status_insecure;
-	rep->an_numrrsets = a->form == ANSWER_HINFO;
-	rep->ns_numrrsets = a->form != ANSWER_HINFO;
-	rep->rrset_count = 1;
-	rep->rrsets = rrsets;
-	m->qinfo = q->qinfo;
-	m->rep = rep;
-	return m;
+		m->rep.flags |= LDNS_RCODE_NXDOMAIN;
+	m->rep.qdcount = 1;
+	m->rep.ttl = a->ttl_s;
+	m->rep.prefetch_ttl = a->ttl_s;
+	m->rep.serve_expired_ttl = a->ttl_s;
+	/* not "unchecked", which Unbound with a validator turns into SERVFAIL */
+	m->rep.security = sec_status_insecure;
+	m->rep.an_numrrsets = a->form == ANSWER_HINFO;
+	m->rep.ns_numrrsets = a->form != ANSWER_HINFO;
+	m->rep.rrset_count = 1;
+	m->rep.rrsets = &m->rrset;
+	m->msg.qinfo = q->qinfo;
+	m->msg.rep = &m->rep;
+	return &m->msg;
 }
 
 static void add_ede(struct edns_option **list, const struct answer *a, struct regional *r)

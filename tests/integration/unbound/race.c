@@ -137,6 +137,17 @@ static size_t to_wire(uint8_t *out, const char *s)
 	return n;
 }
 
+static unsigned long number(const char *s)
+{
+	char *end;
+	unsigned long v = strtoul(s, &end, 10);
+	if (!*s || *end) {
+		fprintf(stderr, "not a number: %s\n", s);
+		exit(2);
+	}
+	return v;
+}
+
 static void read_names(const char *path)
 {
 	char name[256], addr[64], a[256], b[256];
@@ -465,19 +476,23 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: race PORT QUERIES SEED NAMES A B UDP TCP [PER-SECOND]\n");
 		return 2;
 	}
-	int port = atoi(argv[1]);
-	seed = strtoull(argv[3], NULL, 10);
+	int port = (int)number(argv[1]);
+	unsigned long udp, tcp;
+	seed = number(argv[3]);
+	udp = number(argv[7]);
+	tcp = number(argv[8]);
 	read_names(argv[4]);
+	if (2 * (udp + tcp) > MAX_SOCKETS)
+		return 2;
 	for (int client = 0; client < 2; client++) {
-		for (int i = 0; i < atoi(argv[7]); i++)
+		for (unsigned long i = 0; i < udp; i++)
 			open_socket(client, argv[5 + client], port, false);
-		for (int i = 0; i < atoi(argv[8]); i++)
+		for (unsigned long i = 0; i < tcp; i++)
 			open_socket(client, argv[5 + client], port, true);
 	}
 	if (!n_targets || !n_socks)
 		return 2;
-	run(strtoul(argv[2], NULL, 10), argc > 9 ? strtoul(argv[9], NULL, 10) : 0,
-	    atoi(argv[8]) > 0);
+	run(number(argv[2]), argc > 9 ? number(argv[9]) : 0, tcp > 0);
 	printf("sent %lu answered %lu lost %lu wrong %lu\n", sent, answered, lost, wrong);
 	for (unsigned i = 0; i < n_outcomes; i++)
 		for (int c = 0; c < 2; c++)
