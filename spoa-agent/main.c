@@ -223,6 +223,7 @@ static int start(struct options *o, struct server_options *so)
 		rc = serve(o, so);
 	for (unsigned i = 0; i < o->n_listen; i++)
 		listener_close(&listeners[i]);
+	so->listeners = NULL;
 	return rc;
 }
 

@@ -51,7 +51,7 @@ struct conn {
 	bool shut; /* our side is closed; what comes is thrown away */
 	ev_io rd, wr;
 	ev_timer timer;
-	struct conn *next, **link;
+	struct conn *next, *prev;
 	struct session s;
 };
 
@@ -86,9 +86,12 @@ static void conn_close(struct conn *c)
 	ev_timer_stop(t->loop, &c->timer);
 	session_fini(&c->s);
 	close(c->fd);
-	*c->link = c->next;
+	if (c->prev)
+		c->prev->next = c->next;
+	else
+		t->conns = c->next;
 	if (c->next)
-		c->next->link = c->link;
+		c->next->prev = c->prev;
 	atomic_fetch_sub(&t->n_conns, 1);
 	free(c);
 	if (t->draining && !t->conns)
@@ -256,9 +259,9 @@ static void conn_open(struct thread *t, int fd)
 	ev_timer_init(&c->timer, on_conn_timer, hello_s, 0);
 	c->rd.data = c->wr.data = c->timer.data = c;
 	c->next = t->conns;
-	c->link = &t->conns;
+	c->prev = NULL;
 	if (c->next)
-		c->next->link = &c->next;
+		c->next->prev = c;
 	t->conns = c;
 	ev_io_start(t->loop, &c->rd);
 	ev_timer_start(t->loop, &c->timer);
@@ -304,8 +307,10 @@ static void *thread_main(void *arg)
 {
 	struct thread *t = arg;
 	ev_run(t->loop, 0);
-	while (t->conns)
-		conn_close(t->conns);
+	for (struct conn *c = t->conns, *next; c; c = next) {
+		next = c->next;
+		conn_close(c);
+	}
 	atomic_fetch_sub(&t->server->n_running, 1);
 	ev_async_send(t->server->loop, &t->server->ended);
 	return NULL;

@@ -344,6 +344,8 @@ static void mutations_stay_inside(void **state)
 		struct hello_build b = usual();
 		struct hello h;
 		size_t n = hello_record(&b, buf, sizeof(buf));
+		if (n == 0)
+			abort();
 		for (unsigned k = next_random(&seed) % 4; k <= 3; k++)
 			buf[next_random(&seed) % n] = (uint8_t)next_random(&seed);
 		size_t len = n - next_random(&seed) % 3;

@@ -144,7 +144,7 @@ static bool next_frame(struct spop_frame *f)
 
 static void expect_disconnect(enum spop_code code)
 {
-	struct spop_frame f;
+	struct spop_frame f = { 0 };
 	uint64_t u = 0;
 	assert_true(next_frame(&f));
 	assert_int_equal(f.type, SPOP_AGENT_DISCONNECT);
@@ -162,7 +162,7 @@ static void expect_disconnect(enum spop_code code)
 
 static void expect_hello(uint32_t size)
 {
-	struct spop_frame f;
+	struct spop_frame f = { 0 };
 	struct spop_bytes s;
 	uint64_t u;
 	assert_true(next_frame(&f));
@@ -183,7 +183,7 @@ static void expect_hello(uint32_t size)
 
 static void expect_ack(uint64_t stream, uint64_t frame)
 {
-	struct spop_frame f;
+	struct spop_frame f = { 0 };
 	assert_true(next_frame(&f));
 	assert_int_equal(f.type, SPOP_ACK);
 	assert_true(f.stream == stream && f.frame == frame);
@@ -351,7 +351,7 @@ static void a_small_peer(void **state)
 	static uint8_t zeros[512];
 	send_hello(&small);
 	expect_hello(256);
-	struct spop_frame f;
+	struct spop_frame f = { 0 };
 	session_ack(&fx.s, 9, 9, zeros, sizeof(zeros));
 	assert_true(next_frame(&f));
 	assert_true(f.stream == 9 && f.payload.left == 0); /* no verdict: refused */
@@ -552,7 +552,7 @@ static void back_pressure(void **state)
 	session_output(&fx.s, &n);
 	assert_in_range(n, SESSION_OUT_SOFT, SESSION_OUT_SOFT + SESSION_MAX_ACK);
 	unsigned got = 0;
-	for (struct spop_frame f; got < sent; got++) {
+	for (struct spop_frame f = { 0 }; got < sent; got++) {
 		if (!next_frame(&f)) {
 			session_input(&fx.s, 0);
 			assert_true(next_frame(&f));
