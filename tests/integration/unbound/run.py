@@ -14,6 +14,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -104,6 +105,7 @@ class World:
         self.old = lab.policy(old)
         self.new = lab.policy(new)
         self.ignoring = lab.policy(policy_text({0}, set(), "ignoring", 5, ignore=True))
+        self.v6 = lab.policy(old.replace("sources: {", "sources: {\"::1/128\": alpha, "))
         self.names = write(lab.path("names"), self.expectations(
             {0: ("ok", "ok"), 1: ("ok", "nx:not-listed:5"), 2: ("nx:not-listed:5", "ok"),
              3: ("nx:not-listed:5", "nx:not-listed:5")}))
@@ -333,6 +335,8 @@ def case_answers(world, kind):
         expect_denied(u.ask("a\\000b." + ZONE, tcp=tcp), "bad-name")
         expect_denied(u.ask("a\\.b." + ZONE, tcp=tcp), "bad-name")
         expect_denied(u.ask(".", "NS", tcp=tcp), "bad-name")
+        longest = ".".join(["a" * 63] * 3 + ["b" * 61])
+        expect_denied(u.ask(longest, tcp=tcp), "not-listed")
     r = u.ask("H1.RaCe.ExAmPlE")
     expect_address(r, address(1))
     check(r.question[0].name.to_text() == "H1.RaCe.ExAmPlE.", "the case of the question is gone")
@@ -716,6 +720,47 @@ def case_proxy_protocol(world, kind):
     u.stop()
 
 
+def case_tls_and_ipv6(world, kind):
+    """DNS over TLS, and clients with IPv6 addresses."""
+    port = free_port()
+    key, cert = world.lab.new("key.pem"), world.lab.new("cert.pem")
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+                    "-nodes", "-subj", "/CN=resolver.example", "-keyout", key, "-out", cert],
+                   check=True, capture_output=True)
+    u = world.unbound(kind, policy=world.v6, server="  interface: 127.0.0.1@%d\n  tls-port: %d\n"
+                      "  tls-service-key: \"%s\"\n  tls-service-pem: \"%s\"\n"
+                      "  interface: ::1@%d\n  access-control: ::1/128 allow\n" %
+                      (port, port, key, cert, port + 1))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    for _ in range(2):
+        for name, works in (("h1", True), ("h2", False)):
+            q = dns.message.make_query(name + "." + ZONE, "A", use_edns=0)
+            answers = [dns.query.tls(q, "127.0.0.1", port=port, source=CLIENT_A, timeout=6,
+                                     ssl_context=context),
+                       dns.query.udp(q, "::1", port=port + 1, timeout=6),
+                       dns.query.tcp(q, "::1", port=port + 1, timeout=6)]
+            for r in answers:
+                if works:
+                    expect_address(r, address(1))
+                else:
+                    expect_denied(r, "not-listed")
+    u.stop()
+
+
+def case_client_subnet(world, kind):
+    """With Unbound's own module that keeps answers by client subnet."""
+    u = world.unbound(kind, modules="dynlib subnetcache validator iterator",
+                      server="  send-client-subnet: 127.0.0.0/8\n  client-subnet-always-forward: yes\n")
+    for _ in range(3):
+        expect_address(u.ask("h1." + ZONE), address(1))
+        expect_denied(u.ask("h1." + ZONE, client=CLIENT_B), "not-listed")
+        expect_address(u.ask("h2." + ZONE, client=CLIENT_B), address(2))
+        expect_denied(u.ask("h2." + ZONE), "not-listed")
+    u.stop()
+
+
 def case_snooping(world, kind):
     """RD=0 where the operator allows it: judged with the veto, refused altogether without."""
     u = world.unbound(kind, server="  access-control: 127.0.0.0/8 allow_snoop\n")
@@ -866,8 +911,8 @@ def case_shipped_configuration(world):
 EACH_KIND = [case_answers, case_query_types, case_like_stock, case_failures, case_in_flight,
              case_no_packet, case_expired, case_no_policy_keeps_shut, case_bad_policies, case_old_stays,
              case_shrinking, case_local_zones, case_auth_zones, case_module_order, case_settings,
-             case_ignored_sources, case_proxy_protocol, case_snooping, case_loaded_cache, case_audit,
-             case_audit_of_failures, case_reload]
+             case_ignored_sources, case_proxy_protocol, case_tls_and_ipv6, case_client_subnet,
+             case_snooping, case_loaded_cache, case_audit, case_audit_of_failures, case_reload]
 
 
 def quick_cases(world):
