@@ -7,6 +7,10 @@
  *
  *   yaml.c     text -> a tree of nodes with positions; hostile YAML ends here
  *   model.c    tree -> struct model: keys, types, names, profiles resolved, lists and presets read
+ *              (with entries.c names.c list.c presets.c profiles.c sources.c extras.c; keys.c
+ *              values.c files.c serve them all, and build.h is what they share)
+ *              (with entries.c names.c list.c presets.c profiles.c sources.c extras.c; keys.c values.c
+ *              files.c serve them all, build.h is what they share)
  *   lint.c     the model as a whole: duplicates, shadowed entries, public suffixes, dates
  *   layout.c   model -> tables in the form of format.h
  *   write.c    tables -> the bytes of the file, with its digests
@@ -154,7 +158,7 @@ struct entry {
  */
 
 /* A set of entries that profiles see as a whole. Layer 0 is `never` (always there, often empty). */
-struct layer {
+struct rule_layer {
 	enum fmt_layer_kind kind;
 	const char *name; /* "never", the profile's name, or "preset:NAME" */
 };
@@ -268,7 +272,7 @@ struct model {
 	uint32_t n_entries;
 	const struct entry *entries; /* by order */
 	uint32_t n_layers;
-	const struct layer *layers;
+	const struct rule_layer *layers;
 	uint32_t n_profiles;
 	const struct profile *profiles; /* sorted by name (strcmp) */
 	uint32_t default_profile;
@@ -290,6 +294,8 @@ struct model {
 	uint32_t n_audience;
 	const char *const *audience;
 
+	const void *owned; /* private: memory outside the arena */
+
 	uint64_t features;         /* FEATURE(x) of every construct that is used */
 	struct pos feature_at[64]; /* where it stands first */
 };
@@ -300,11 +306,12 @@ struct compile_options {
 };
 
 /*
- * Reads and checks a policy; `path` is a file below whose directory lists stand. Always returns a
- * model, to be freed, unless the file cannot be read: then NULL, and errno and a diagnostic say
- * why. See diags_errors(d) before going on.
+ * Reads and checks a policy of n >= 1 files; below the directory of the first, the main one, stand
+ * lists and includes. Always returns a model, to be freed, unless one of these files cannot be read:
+ * then NULL, and errno and a diagnostic say why. See diags_errors(d) before going on.
  */
-struct model *compile_policy(const char *path, const struct compile_options *o, struct diags *d);
+struct model *compile_policy(const char *const *paths, size_t n, const struct compile_options *o,
+			     struct diags *d);
 void model_free(struct model *m);
 
 /* The features that a reader of the policy must enforce. */
@@ -341,5 +348,14 @@ struct preset_info {
 	const char *text;
 };
 const struct preset_info *preset_at(size_t i);
+
+/*
+ * Prints the hosts of a preset, one a line: the host, what it lets out (none, token, relay) and why it
+ * is there, with tabs between. False if there is no such preset, and nothing is printed.
+ */
+bool preset_print(const char *name, FILE *to, struct diags *d);
+
+/* YYYY-MM-DD or (with_clock) YYYY-MM-DDTHH:MM:SSZ as seconds since 1970; false if it is neither. */
+bool time_from_text(const char *s, size_t n, bool with_clock, int64_t *out);
 
 #endif

@@ -3,7 +3,7 @@
  * What the compiler has to say about its input, collected in one run, sorted by place and printed
  * at the end. Never stops the run by itself, and never prints before all is collected.
  *
- * Ownership: messages are copied; file names are borrowed and must outlive the list.
+ * Ownership: messages and file names are copied.
  * Threads: one thread. Errors: if memory runs out, the list remembers that it is incomplete, and
  * diags_errors() counts this as an error.
  */
@@ -36,7 +36,7 @@ struct diags;
 struct diags *diags_new(void);
 void diags_free(struct diags *d);
 
-/* Names a file and returns its index for struct pos; `name` is borrowed. */
+/* Names a file and returns its index for struct pos. */
 uint32_t diags_file(struct diags *d, const char *name);
 const char *diags_file_name(const struct diags *d, uint32_t file);
 

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Memory given out in pieces and freed at once (arena.h). Must never hand out unzeroed octets. */
+#include "shared/compile/arena.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { BLOCK_SIZE = 256 << 10 };
+
+struct arena_block {
+	struct arena_block *next;
+	uint64_t align;
+	uint8_t bytes[];
+};
+
+static _Noreturn void no_memory(void)
+{
+	fputs("cx-policyc: out of memory\n", stderr);
+	exit(3);
+}
+
+void arena_init(struct arena *a)
+{
+	*a = (struct arena){ 0 };
+}
+
+void arena_fini(struct arena *a)
+{
+	for (struct arena_block *b = a->blocks, *next; b; b = next) {
+		next = b->next;
+		free(b);
+	}
+	arena_init(a);
+}
+
+static struct arena_block *block_new(struct arena *a, size_t size)
+{
+	if (size > SIZE_MAX - sizeof(struct arena_block) - ARENA_SLACK)
+		no_memory();
+	struct arena_block *b = calloc(1, sizeof(*b) + size + ARENA_SLACK);
+	if (!b)
+		no_memory();
+	b->next = a->blocks;
+	a->blocks = b;
+	return b;
+}
+
+void *arena_get(struct arena *a, size_t size)
+{
+	if (size > SIZE_MAX / 2)
+		no_memory();
+	size = (size + 7) & ~(size_t)7;
+	/* a big piece gets a block of its own, and the open block stays open */
+	if (size > BLOCK_SIZE / 4)
+		return block_new(a, size)->bytes;
+	if (size > a->left) {
+		a->at = block_new(a, BLOCK_SIZE)->bytes;
+		a->left = BLOCK_SIZE;
+	}
+	void *p = a->at;
+	a->at += size;
+	a->left -= size;
+	return p;
+}
+
+void *arena_array(struct arena *a, size_t n, size_t size)
+{
+	if (size && n > SIZE_MAX / 2 / size)
+		no_memory();
+	return arena_get(a, n * size);
+}
+
+char *arena_text(struct arena *a, const char *s, size_t n)
+{
+	char *p = arena_get(a, n + 1);
+	if (n)
+		memcpy(p, s, n);
+	return p;
+}
+
+char *arena_printf(struct arena *a, const char *fmt, ...)
+{
+	va_list ap;
+	va_start(ap, fmt);
+	int n = vsnprintf(NULL, 0, fmt, ap);
+	va_end(ap);
+	if (n < 0)
+		no_memory();
+	char *p = arena_get(a, (size_t)n + 1);
+	va_start(ap, fmt);
+	vsnprintf(p, (size_t)n + 1, fmt, ap);
+	va_end(ap);
+	return p;
+}
+
+void *arena_grow(struct arena *a, void *v, size_t n, size_t *cap, size_t size)
+{
+	if (n < *cap)
+		return v;
+	size_t more = *cap ? *cap * 2 : 8;
+	void *p = arena_array(a, more, size);
+	if (n)
+		memcpy(p, v, n * size);
+	*cap = more;
+	return p;
+}
