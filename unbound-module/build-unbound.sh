@@ -69,7 +69,11 @@ fetch_source() {
 	private_apt update >"$apt/update.log" 2>&1 || true
 	rm -rf "$src.new"
 	mkdir -p "$src.new"
-	(cd "$src.new" && quietly "$apt/source.log" private_apt source --download-only unbound)
+	# The version that this machine would install, so that a backport is not taken by accident.
+	candidate=$(LC_ALL=C apt-cache policy unbound | sed -n 's/^ *Candidate: *\([^(]*\)$/\1/p')
+	(cd "$src.new" && { { [ -n "$candidate" ] &&
+		private_apt source --download-only "unbound=$candidate" >"$apt/source.log" 2>&1; } ||
+		quietly "$apt/source.log" private_apt source --download-only unbound; })
 	dsc=$(find "$src.new" -name '*.dsc')
 	[ -f "$dsc" ] || die "no source package was fetched"
 	(cd "$src.new" && quietly "$apt/unpack.log" dpkg-source -x "${dsc##*/}" tree)
