@@ -115,6 +115,19 @@ verdict-function: $(BUILD)/verdict/run $(BUILD)/cx-policyc
 mutate: $(BUILD)/verdict/run $(BUILD)/cx-policyc
 	@tests/mutate/run.py --build $(BUILD)
 
+# ---- the independent oracle ----------------------------------------------------------------------
+# `make oracle` asks verdict() and a slow reference of the rules the same; N questions from SEED.
+N ?= 60000
+SEED ?= 20261121
+
+$(BUILD)/oracle/ask: $(call obj,tests/oracle/ask.c shared/tools/target.c) $(CORE_OBJ)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ $(POLICY_LIBS)
+
+.PHONY: oracle
+oracle: $(BUILD)/oracle/ask $(BUILD)/cx-policyc
+	@tests/oracle/run.py --build $(BUILD) --count $(N) --seed $(SEED)
+
 # ---- lint, and everything ------------------------------------------------------------------------
 .PHONY: lint check
 lint: $(BUILD)/cx_unbound.so $(BUILD)/cx-policyc
@@ -131,8 +144,8 @@ ASAN_MAKE = $(MAKE) --no-print-directory BUILD=build/asan HARDEN= OPT='-O1 -g -f
 	SAN='-fsanitize=address,undefined -fno-sanitize-recover=all' UNBOUND=build/unbound-asan
 TSAN_MAKE = $(MAKE) --no-print-directory BUILD=build/tsan HARDEN= OPT='-O1 -g -fno-omit-frame-pointer' \
 	SAN='-fsanitize=thread' UNBOUND=build/unbound-tsan
-ASAN_TARGETS := unit verdict-function integration-unbound-sanitized
-TSAN_TARGETS := unit integration-unbound-sanitized
+ASAN_TARGETS := unit verdict-function integration-spoa integration-unbound-sanitized
+TSAN_TARGETS := unit integration-spoa integration-unbound-sanitized
 
 .PHONY: asan tsan
 asan:
