@@ -258,14 +258,7 @@ PACKAGES := build-essential dpkg-dev pkg-config bison flex ca-certificates binut
 	libcmocka-dev libcdb-dev liblmdb-dev valgrind
 .PHONY: deps
 deps:
-	@missing="$$(for p in $(PACKAGES); do \
-		dpkg-query -W -f '$${db:Status-Abbrev}' $$p 2>/dev/null | grep -q '^ii' || echo $$p; \
-		done)"; \
-	if [ -n "$$missing" ]; then \
-		apt-get update -qq && \
-		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-			-o Dpkg::Use-Pty=0 $$missing >/dev/null; \
-	fi
+	@.ci/install-packages $(PACKAGES)
 	@BUILD=build unbound-module/build-unbound.sh veto plain
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
