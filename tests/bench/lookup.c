@@ -151,13 +151,19 @@ static char **read_lines(const char *path, size_t *n)
 		line[strcspn(line, "\n")] = '\0';
 		if (*n == cap) {
 			cap = cap ? 2 * cap : 1024;
-			lines = realloc(lines, cap * sizeof(*lines));
+			char **more = realloc(lines, cap * sizeof(*lines));
+			if (!more)
+				die("memory");
+			lines = more;
 		}
-		if (!lines || !(lines[(*n)++] = strdup(line)))
+		lines[*n] = strdup(line);
+		if (!lines[(*n)++])
 			die("memory");
 	}
 	free(line);
 	fclose(f);
+	if (*n == 0)
+		die("no names");
 	return lines;
 }
 
@@ -339,5 +345,11 @@ int main(int argc, char **argv)
 	if (strstr(argv[3], "chase"))
 		build_chase(&b, info.size);
 	compete(&b, argv[3], strtoul(argv[4], NULL, 10), rounds);
+	for (size_t i = 0; i < b.n; i++)
+		free(b.wire[i]);
+	free(b.wire);
+	free(b.names);
+	free(b.chase);
+	policy_close(b.policy);
 	return 0;
 }

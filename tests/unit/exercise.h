@@ -55,7 +55,8 @@ static inline void exercise_policy(const struct policy *p)
 					       "2001:db8:5::1", "10.0.0.1",       "127.0.0.1" };
 	struct facts f = { .now = { .wall_ns = INT64_C(1795262400000000000) } };
 	struct policy_info info;
-	struct addr to[sizeof(targets) / sizeof(targets[0])];
+	struct addr to[6];
+	memset(to, 0, sizeof(to));
 	for (size_t i = 0; i < sizeof(to) / sizeof(to[0]); i++)
 		addr_from_text(&to[i], targets[i], strlen(targets[i]));
 	policy_info(p, &info);

@@ -24,7 +24,7 @@ struct bytes {
 /* The whole of a file, malloc'd. */
 static inline struct bytes read_bytes(const char *path)
 {
-	struct stat st;
+	struct stat st = { .st_size = 0 };
 	FILE *f = fopen(path, "rb");
 	if (!f || fstat(fileno(f), &st) != 0)
 		fail_msg("cannot read %s (is CX_BUILD right?)", path);

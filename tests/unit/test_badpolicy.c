@@ -94,7 +94,7 @@ static void empty(void **state)
 static void wrong_magic(void **state)
 {
 	uint8_t *p = copy_of_good();
-	memcpy(p, "NOPOLICY", 8);
+	memset(p, 'N', 8);
 	fix_digest(p, good.n);
 	assert_int_equal(refused_bytes(p, good.n), POLICY_ERR_MAGIC);
 	free(p);
