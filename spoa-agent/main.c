@@ -34,7 +34,7 @@ enum {
 static const double resolve_deadline_s = 3;
 
 struct options {
-	const char *policy, *runtime, *audit, *pubkey, *resolver, *user;
+	const char *policy, *runtime, *audit, *pubkey, *audience, *resolver, *user;
 	const char *listen[SERVER_MAX_LISTENERS];
 	unsigned n_listen;
 	unsigned threads;
@@ -52,6 +52,7 @@ static const char usage_text[] =
 	"  -r DIR                runtime directory (/run/cx)\n"
 	"  -a FILE               audit log (/var/log/cx/audit.jsonl); - standard error, '' none\n"
 	"  -K FILE               require policies signed by this Ed25519 public key (PEM)\n"
+	"  --audience NAMES      what this host is: refuse policies that name other audiences only\n"
 	"  --resolver ADDR@PORT  the gateway's resolver for names (127.0.0.1@5335)\n"
 	"  -u USER               give up root for this user once the sockets are open\n"
 	"  --help, --version\n"
@@ -85,6 +86,7 @@ static unsigned default_threads(void)
 static int parse(struct options *o, int argc, char **argv)
 {
 	static const struct option longs[] = { { "resolver", required_argument, NULL, 'R' },
+					       { "audience", required_argument, NULL, 'A' },
 					       { "help", no_argument, NULL, 'h' },
 					       { "version", no_argument, NULL, 'V' },
 					       { 0 } };
@@ -111,6 +113,9 @@ static int parse(struct options *o, int argc, char **argv)
 			break;
 		case 'K':
 			o->pubkey = optarg;
+			break;
+		case 'A':
+			o->audience = optarg;
 			break;
 		case 'R':
 			o->resolver = optarg;
@@ -185,6 +190,7 @@ static int serve(const struct options *o, struct server_options *so)
 		.policy_path = o->policy,
 		.audit_path = o->audit[0] ? o->audit : NULL,
 		.pubkey_path = o->pubkey,
+		.audience = o->audience,
 		.features = FEATURES_ENFORCED,
 		.log = say_for_decider,
 	};

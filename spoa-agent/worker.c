@@ -158,28 +158,30 @@ static bool wait_for_addresses(struct worker *w, const struct reply *to, const s
 
 /* ---- NOTIFY -------------------------------------------------------------------------------- */
 
-static bool needs_address(const struct request *req, const struct decision *d)
+static bool has_name(const struct request *req)
 {
-	return d->v.action == ACTION_ALLOW && req->q.name &&
+	return req->q.flaw == FLAW_NONE && req->q.name &&
 	       (req->q.layer == LAYER_TLS || req->q.layer == LAYER_HTTP);
 }
 
+/* A name is looked up only after the policy has allowed it. */
 void worker_notify(struct worker *w, struct session *s, const struct spop_frame *f)
 {
 	struct reply to = { .s = s, .stream = f->stream, .frame = f->frame };
-	struct now now = decide_now();
 	struct request req;
 	struct decision d;
 	w->stats.notifies++;
 	request_read(&req, f->payload);
-	decide_judge(w->judge, &req.q, now, &d);
-	if (!needs_address(&req, &d)) {
-		finish(w, &to, &req, &d, req.q.has_dst ? &req.q.dst : NULL, now);
+	bool named = has_name(&req);
+	const struct resolved *known = named ? resolver_known(w->resolver, req.q.name) : NULL;
+	if (known) {
+		judge_addresses(w, &to, &req, known, true);
 		return;
 	}
-	const struct resolved *known = resolver_known(w->resolver, req.q.name);
-	if (known)
-		judge_addresses(w, &to, &req, known, true);
+	struct now now = decide_now();
+	decide_judge(w->judge, &req.q, now, &d);
+	if (!named || d.v.action != ACTION_ALLOW)
+		finish(w, &to, &req, &d, req.q.has_dst ? &req.q.dst : NULL, now);
 	else if (!wait_for_addresses(w, &to, &req))
 		fail(w, &to, &req, &d, now);
 }
