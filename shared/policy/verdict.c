@@ -39,6 +39,7 @@ struct judge {
 	const struct facts *f;
 	const struct fmt_profile *profile; /* NULL: the gateway's own look-up, any profile */
 	int64_t now_s;
+	bool lifted; /* private addresses are permitted by what decided */
 	struct verdict *out;
 };
 
@@ -194,7 +195,7 @@ static bool path_is_ambiguous(const char *s, size_t n)
 			bool last = i == n;
 			if (len == 0 && !last)
 				return true;
-			if (s[segment] == '.' && len > 0 &&
+			if (len > 0 && s[segment] == '.' &&
 			    (len == 1 || (len == 2 && s[segment + 1] == '.')))
 				return true;
 			segment = i + 1;
@@ -307,15 +308,12 @@ static bool expired(const struct judge *j, const struct fmt_rule *r)
 /* What is wrong with a listed, unexpired rule for one way of using it; ALLOWED if nothing. */
 static enum reason judge_protocol(const struct judge *j, const struct fmt_rule *r, unsigned proto)
 {
-	if (!(r->protocols & proto))
+	bool request = proto == PROTO_HTTP && j->q->layer == LAYER_HTTP;
+	if (!(r->protocols & proto) || (request && !upgrade_permitted(j->q, r)))
 		return REASON_PROTOCOL;
 	if (!rule_has_port(j, r, proto))
 		return REASON_PORT;
-	if (proto != PROTO_HTTP || j->q->layer != LAYER_HTTP)
-		return REASON_ALLOWED;
-	if (!upgrade_permitted(j->q, r))
-		return REASON_PROTOCOL;
-	return judge_http(j, r);
+	return request ? judge_http(j, r) : REASON_ALLOWED;
 }
 
 /* What a CONNECT to this rule's name leads to; NEXT_NONE and *why if nothing does. */
@@ -382,6 +380,7 @@ struct finding {
 	bool any;           /* some rule is there */
 	enum reason reason; /* ALLOWED, DENIED_ENTRY, or what is missing */
 	enum next next;
+	bool lifted; /* one of the rules with this outcome may resolve to private addresses */
 	uint32_t rule;
 	int64_t rank;
 };
@@ -389,6 +388,7 @@ struct finding {
 static void consider(struct finding *b, enum reason reason, enum next next, uint32_t rule,
 		     int64_t rank, const struct policy *p)
 {
+	bool lifts = p->rules[rule].flags & RULE_PRIVATE;
 	/*
 	 * A deny wins; else an allow; else the rule that got furthest. Among equals the profile's own
 	 * entry first, then in the order of `extends`, then of the file.
@@ -402,9 +402,16 @@ static void consider(struct finding *b, enum reason reason, enum next next, uint
 	static const uint8_t strength[] = { [NEXT_HTTP] = 1, [NEXT_TLS] = 2, [NEXT_RAW] = 3 };
 	bool stronger = b->any && score == have && strength[next] > strength[b->next];
 	bool weaker = b->any && score == have && strength[next] < strength[b->next];
-	if (score < have || weaker || (score == have && !stronger && !earlier))
+	if (score < have || weaker)
 		return;
-	*b = (struct finding){ true, reason, next, rule, rank };
+	if (score == have &&
+	    !stronger) { /* which one is reported must not change what is permitted */
+		b->lifted |= lifts;
+		lifts = b->lifted;
+		if (!earlier)
+			return;
+	}
+	*b = (struct finding){ true, reason, next, lifts, rule, rank };
 }
 
 static struct finding judge_level(const struct judge *j, const struct level *l, bool no_presets,
@@ -469,16 +476,20 @@ static void judge_levels(struct judge *j, const struct level *l, unsigned n)
 		}
 	}
 	uint32_t deny = n ? operator_deny(j, l, n) : FMT_NONE;
-	uint32_t gone = FMT_NONE;
+	uint32_t gone = FMT_NONE, gone_rec = UINT32_MAX;
 	for (unsigned k = 0; k < n; k++) {
+		bool none = gone == FMT_NONE;
 		struct finding b = judge_level(j, &l[k], deny != FMT_NONE, &gone);
+		if (none && gone != FMT_NONE)
+			gone_rec = l[k].rec;
 		if (!b.any)
 			continue;
 		settle(j, b.reason, b.rule, l[k].rec);
+		j->lifted = b.lifted;
 		j->out->next = b.reason == REASON_ALLOWED ? b.next : NEXT_NONE;
 		return;
 	}
-	settle(j, gone != FMT_NONE ? REASON_EXPIRED : REASON_NOT_LISTED, gone, UINT32_MAX);
+	settle(j, gone != FMT_NONE ? REASON_EXPIRED : REASON_NOT_LISTED, gone, gone_rec);
 }
 
 static void judge_name(struct judge *j)
@@ -636,10 +647,9 @@ static void judge_resolved(struct judge *j)
 {
 	const struct question *q = j->q;
 	struct verdict *v = j->out;
-	bool lifted = v->rule != FMT_NONE && j->p->rules[v->rule].flags & RULE_PRIVATE;
 	enum reason why = REASON_UNRESOLVED;
 	for (unsigned i = 0; i < q->n_resolved; i++) {
-		enum reason r = verdict_address(j->p, v->profile, &q->resolved[i], lifted, j->f);
+		enum reason r = verdict_address(j->p, v->profile, &q->resolved[i], j->lifted, j->f);
 		if (r == REASON_ALLOWED) {
 			v->addr = i;
 			return;
@@ -730,15 +740,8 @@ static void judge_destination(struct judge *j)
 	struct level l[MAX_CIDR_LEVELS];
 	struct verdict *v = j->out;
 	judge_levels(j, l, cidr_levels(j->p, &j->q->dst, l));
-	if (v->action == ACTION_ALLOW) {
-		bool lifted = j->p->rules[v->rule].flags & RULE_PRIVATE;
-		enum reason r = verdict_address(j->p, v->profile, &j->q->dst, lifted, j->f);
-		if (r != REASON_ALLOWED) {
-			settle(j, r, v->rule, v->rec);
-			v->next = NEXT_NONE;
-		}
+	if (v->action == ACTION_ALLOW)
 		return;
-	}
 	if (j->q->layer == LAYER_CONNECT) {
 		if (v->reason == REASON_NOT_LISTED)
 			v->reason = REASON_IP_LITERAL;
@@ -759,22 +762,38 @@ static void judge_destination(struct judge *j)
 	}
 }
 
+/* A raw connection goes where the client says: is that permitted as a destination? */
+static void judge_raw_address(struct judge *j)
+{
+	struct verdict *v = j->out;
+	enum reason r = verdict_address(j->p, v->profile, &j->q->dst, j->lifted, j->f);
+	if (r == REASON_ALLOWED)
+		return;
+	settle(j, r, v->rule, v->rec);
+	v->observed = false;
+	v->next = NEXT_NONE;
+}
+
 /*
- * An observing profile passes what is only not listed; whatever else would deny, still does. Raw
- * addresses stay denied: nothing says where they would lead.
+ * An observing profile passes what is only not listed; whatever else would deny, still does. A raw
+ * address stays denied unless it is in a listed range and only the port is wrong: nothing else says
+ * where it would lead.
  */
 static bool may_observe(const struct judge *j)
 {
+	if (!j->profile || !(j->profile->flags & PROFILE_OBSERVE))
+		return false;
 	switch (j->out->reason) {
+	case REASON_PORT:
+		return true;
 	case REASON_NOT_LISTED:
 	case REASON_DENIED_ENTRY:
 	case REASON_EXPIRED:
 	case REASON_PROTOCOL:
-	case REASON_PORT:
 	case REASON_METHOD:
 	case REASON_PATH:
 	case REASON_QUERY_TYPE:
-		return j->profile && j->profile->flags & PROFILE_OBSERVE && !by_destination(j->q);
+		return !by_destination(j->q);
 	default:
 		return false;
 	}
@@ -787,7 +806,9 @@ static void observe(struct judge *j)
 		return;
 	v->observed = true;
 	v->action = ACTION_ALLOW;
-	if (j->q->layer == LAYER_CONNECT)
+	if (by_destination(j->q))
+		v->next = NEXT_RAW;
+	else if (j->q->layer == LAYER_CONNECT)
 		v->next = j->q->port == 80 ? NEXT_HTTP : NEXT_TLS;
 }
 
@@ -796,13 +817,12 @@ static void judge_question(struct judge *j)
 	const struct question *q = j->q;
 	struct verdict *v = j->out;
 	enum reason flaw = judge_flaw(q);
+	bool ech = q->layer == LAYER_TLS && q->ech && j->profile &&
+		   !(j->profile->flags & PROFILE_ECH_ALLOW);
+	if (ech && flaw > REASON_ECH)
+		flaw = REASON_ECH;
 	if (flaw != REASON_ALLOWED) {
 		v->reason = flaw;
-		return;
-	}
-	if (q->layer == LAYER_TLS && q->ech && j->profile &&
-	    !(j->profile->flags & PROFILE_ECH_ALLOW)) {
-		v->reason = REASON_ECH;
 		return;
 	}
 	if (by_destination(q)) {
@@ -815,7 +835,9 @@ static void judge_question(struct judge *j)
 		}
 	}
 	observe(j);
-	if (v->action == ACTION_ALLOW && !by_destination(q) && q->resolved)
+	if (v->action == ACTION_ALLOW && by_destination(q))
+		judge_raw_address(j);
+	else if (v->action == ACTION_ALLOW && q->resolved)
 		judge_resolved(j);
 	if (v->action == ACTION_ALLOW && q->layer == LAYER_CONNECT)
 		v->action = ACTION_NEXT;
