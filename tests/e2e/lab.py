@@ -182,6 +182,16 @@ class Lab:
                     process.wait(3)
         process.wait()
 
+    @staticmethod
+    def freeze(process):
+        """Stops a process, and returns when each of its threads has stopped."""
+        def states():
+            tasks = pathlib.Path(f"/proc/{process.pid}/task").iterdir()
+            return {(t / "stat").read_text().rpartition(")")[2].split()[0] for t in tasks}
+
+        os.killpg(process.pid, signal.SIGSTOP)
+        wait_for("the process to stop", lambda: states() == {"T"})
+
     # ---- namespaces ----
 
     def ns(self, place):
@@ -191,7 +201,7 @@ class Lab:
         """argv as it runs in a namespace; files: {path: shown instead}, for that command alone."""
         enter = ["nsenter", f"--net=/run/netns/{self.ns(place)}", "--"]
         if files:
-            script = " && ".join(f"mount --bind {new} {old}" for old, new in files.items())
+            script = " && ".join(f"mount -o bind,ro {new} {old}" for old, new in files.items())
             enter += ["unshare", "-m", "sh", "-c", script + ' && exec "$@"', "sh"]
         return enter + [str(a) for a in argv]
 
@@ -227,6 +237,8 @@ class Lab:
                 self.sysctl(place, f"ipv6/conf/{which}/accept_dad", 0)
             self.ip(place, "link", "set", "lo", "up")
         self.wan()
+        if self.guarded:
+            self.load_rules()
         for place, guest in GUESTS.items():
             self.guest_link(place, guest)
         (self.dir / "hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
@@ -364,7 +376,6 @@ server:
     def start_gateway(self, policy):
         """Everything, on one compiled policy."""
         self.compile_policy(policy)
-        self.load_rules()
         self.start_unbound()
         self.agent = self.start_agent()
         self.start_haproxy(config=self.haproxy_config())
