@@ -535,6 +535,24 @@ def silent_peers(rig):
             s.close()
 
 
+class Silent:
+    """Connections that say too little from the start; how they ended is asked later."""
+
+    def __init__(self, rig):
+        self.start = time.monotonic()
+        self.socks = [spop.dial(rig.socket, timeout=15) for _ in range(3)]
+        self.socks[1].sendall(raw_length(100))
+        self.socks[2].sendall(spop.hello_frame()[:-1])
+
+    def ended(self, rig):
+        """a connection that says no HELLO is closed after ten seconds, not before"""
+        for s in self.socks:
+            with s:
+                assert s.recv(1) == b"", "something was said"
+        assert 9.5 < time.monotonic() - self.start, "too early"
+        still_serves(rig)
+
+
 # ---- the process -------------------------------------------------------------------------------
 
 
@@ -755,8 +773,10 @@ def flood_alone():
 def main():
     cases = Cases()
     with Rig({"main": MAIN}, TABLE, tcp=True) as rig:
+        silent = Silent(rig)
         for case in SERVED:
             cases.run(case, rig)
+        cases.run(silent.ended, rig)
         if not rig.alive():
             print(rig.said())
     for case in ALONE + (flood_alone,):
