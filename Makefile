@@ -25,7 +25,7 @@ POLICY_SRC := shared/policy/policy.c shared/policy/check.c shared/policy/slot.c 
 LIVE_SRC := shared/live/decide.c shared/live/audit.c shared/live/locals.c
 COMPILE_SRC := $(addprefix shared/compile/,arena.c diag.c yaml.c keys.c values.c names.c entries.c list.c \
 	files.c presets.c profiles.c sources.c extras.c model.c lint.c ruleid.c file.c \
-	pool.c layout.c flatten.c place.c write.c)
+	pool.c layout.c flatten.c place.c write.c sign.c)
 PRESETS := $(addprefix shared/compile/presets/,apt.yaml bitbucket.yaml crates.yaml default-strict.yaml \
 	default.yaml docker.yaml github.yaml gitlab.yaml go.yaml maven.yaml npm.yaml openai.yaml pypi.yaml \
 	rubygems.yaml)
@@ -127,6 +127,19 @@ $(BUILD)/oracle/ask: $(call obj,tests/oracle/ask.c shared/tools/target.c) $(CORE
 .PHONY: oracle
 oracle: $(BUILD)/oracle/ask $(BUILD)/cx-policyc
 	@tests/oracle/run.py --build $(BUILD) --count $(N) --seed $(SEED)
+
+# Breaks the verdict, the look-up and the compiler on purpose; fails if the oracle does not notice.
+.PHONY: oracle-mutate
+oracle-mutate: $(BUILD)/oracle/ask $(BUILD)/cx-policyc
+	@tests/oracle/mutate.py --build $(BUILD) --cc "$(CC) -I. -D_GNU_SOURCE -DCX_VERSION='\"$(VERSION)\"' -std=gnu11 -O1 $(SAN)" \
+		--ask '$(call obj,tests/oracle/ask.c shared/tools/target.c) $(CORE_OBJ)' \
+		--policyc '$(call obj,$(POLICYC_SRC)) $(COMPILE_OBJ) $(CORE_OBJ)' --libs '$(COMPILE_LIBS)'
+
+# ---- the compiler's further actions --------------------------------------------------------------
+.PHONY: policyc-test
+policyc-test: $(BUILD)/cx-policyc $(BUILD)/cx-spoa $(BUILD)/cx_unbound.so
+	@rc=0; for t in tests/integration/policyc/[a-z]*.py; do \
+		[ ! -x $$t ] || BUILD=$(BUILD) $$t || rc=1; done; exit $$rc
 
 # ---- lint, and everything ------------------------------------------------------------------------
 .PHONY: lint check
@@ -252,7 +265,7 @@ integration-haproxy:
 PACKAGES := build-essential dpkg-dev pkg-config bison flex ca-certificates binutils ldnsutils \
 	libevent-dev libexpat1-dev libssl-dev libnghttp2-dev libprotobuf-c-dev protobuf-c-compiler \
 	libfstrm-dev libyaml-dev libpsl-dev libidn2-dev libjson-c-dev libev-dev \
-	nsd dns-root-data dnsperf python3 python3-dnspython openssl \
+	nsd dns-root-data dnsperf python3 python3-dnspython python3-yaml openssl \
 	haproxy nftables iproute2 curl bind9-dnsutils debootstrap \
 	clang clang-format clang-tidy libclang-rt-14-dev cppcheck shellcheck codespell mandoc \
 	libcmocka-dev libcdb-dev liblmdb-dev valgrind

@@ -37,11 +37,17 @@
 #include "util/regional.h"
 #include "util/storage/slabhash.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <syslog.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "shared/base/name.h"
 #include "shared/live/decide.h"
@@ -741,14 +747,83 @@ static void find_doubts(const struct module_env *env, int id)
 	}
 }
 
+/*
+ * Where Unbound logs to. The housekeeping thread writes there by itself: Unbound's own functions read
+ * settings that a reload replaces meanwhile.
+ */
+static struct {
+	bool syslog;
+	bool ascii_time;
+	char *file;     /* NULL: standard error */
+	char *identity; /* NULL: the program's name */
+} sink;
+
+static char *copy_if_set(const char *s)
+{
+	return s && *s ? strdup(s) : NULL;
+}
+
+static void note_sink(const struct config_file *cfg)
+{
+	const char *file = cfg->logfile;
+	size_t root = cfg->chrootdir ? strlen(cfg->chrootdir) : 0;
+	char *old = sink.identity;
+
+	if (file && root && strncmp(file, cfg->chrootdir, root) == 0)
+		file += root;
+	free(sink.file);
+	sink.file = copy_if_set(file);
+	sink.syslog = cfg->use_syslog;
+	sink.ascii_time = cfg->log_time_ascii;
+	sink.identity = copy_if_set(cfg->log_identity);
+	/* syslog() keeps the pointer that it was given, and the old configuration is gone */
+	if (sink.syslog && sink.identity)
+		openlog(sink.identity, LOG_NDELAY, UB_SYSLOG_FACILITY);
+	if (old && (!sink.syslog || sink.identity))
+		free(old);
+}
+
+/* One line in the form of Unbound's, in one write. */
+static void write_line(const char *level, const char *event, const char *text)
+{
+	char line[1024], when[32] = "";
+	time_t now = time(NULL);
+	struct tm tm;
+	int n, fd = STDERR_FILENO;
+
+	if (!sink.ascii_time || !localtime_r(&now, &tm) ||
+	    !strftime(when, sizeof(when), "%b %d %H:%M:%S", &tm))
+		snprintf(when, sizeof(when), "[%lld]", (long long)now);
+	n = snprintf(line, sizeof(line) - 1, "%s %s[%d:0] %s: cx: %s %s", when,
+		     sink.identity ? sink.identity : program_invocation_short_name, (int)getpid(),
+		     level, event, text);
+	if (n < 0)
+		return;
+	if ((size_t)n > sizeof(line) - 2)
+		n = sizeof(line) - 2;
+	line[n++] = '\n';
+	if (sink.file)
+		fd = open(sink.file, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0640);
+	if (fd < 0)
+		return;
+	if (write(fd, line, (size_t)n) < 0) {
+		/* there is nowhere to say it */
+	}
+	if (fd != STDERR_FILENO)
+		close(fd);
+}
+
 static void log_event(void *arg, enum decide_priority prio, const char *event, const char *text)
 {
-	if (prio <= DECIDE_ERR)
-		log_err("cx: %s %s", event, text);
-	else if (prio == DECIDE_WARNING)
-		log_warn("cx: %s %s", event, text);
+	const char *level = prio <= DECIDE_ERR       ? "error"
+			    : prio == DECIDE_WARNING ? "warning"
+			    : prio == DECIDE_NOTICE  ? "notice"
+						     : "info";
+
+	if (sink.syslog)
+		syslog((int)prio, "[%d:0] %s: cx: %s %s", (int)getpid(), level, event, text);
 	else
-		log_info("cx: %s %s", event, text);
+		write_line(level, event, text);
 }
 
 static const char *setting(const char *name, const char *otherwise)
@@ -779,6 +854,7 @@ static void start_decider(void)
 		.policy_path = setting("CX_POLICY", "/var/lib/cx/policy.bin"),
 		.audit_path = setting("CX_AUDIT", "/var/log/cx/audit.jsonl"),
 		.pubkey_path = setting("CX_PUBKEY", NULL),
+		.audience = setting("CX_AUDIENCE", NULL),
 		.features = FEATURES_ENFORCED,
 		.audit_denied_only = !strcmp(setting("CX_AUDIT_ONLY", ""), "denied"),
 		.log = log_event,
@@ -859,6 +935,7 @@ int init(struct module_env *env, int id)
 			return 0;
 	}
 	env->unique_mesh = !TEST_SHARED_FLIGHT;
+	note_sink(env->cfg);
 	find_doubts(env, id);
 	start_decider();
 	log_info("cx: module-started version=%s mode=%s", CX_VERSION,

@@ -684,6 +684,34 @@ static enum policy_err check_records(struct policy *p, char *why)
 	return err;
 }
 
+/* ---- whom it is for ---- */
+
+/* Is the word s[0..n) one of the lines? */
+static bool has_line(const char *lines, const char *s, size_t n)
+{
+	for (; *lines; lines += strcspn(lines, "\n"), lines += *lines == '\n')
+		if (strcspn(lines, "\n") == n && memcmp(lines, s, n) == 0)
+			return true;
+	return false;
+}
+
+/* A policy that names no audience is for every host. */
+static enum policy_err check_audience(const struct policy *p, const struct policy_trust *t, char *why)
+{
+	const char *wanted = p->info_strings + p->info->audience;
+	if (!t->audience || !*wanted)
+		return POLICY_OK;
+	for (const char *s = t->audience; *s;) {
+		size_t n = strcspn(s, ", ");
+		if (n && has_line(wanted, s, n))
+			return POLICY_OK;
+		s += n + (s[n] != '\0');
+	}
+	explain(why, "it names %.*s, this host is %.60s", (int)strcspn(wanted, "\n"), wanted,
+		*t->audience ? t->audience : "none");
+	return POLICY_ERR_AUDIENCE;
+}
+
 static void derive(struct policy *p)
 {
 	static const char hex[] = "0123456789abcdef";
@@ -705,6 +733,8 @@ enum policy_err image_check(struct policy *p, const struct policy_trust *trust, 
 		err = check_sections(p, why);
 	if (err == POLICY_OK)
 		err = check_records(p, why);
+	if (err == POLICY_OK)
+		err = check_audience(p, trust, why);
 	if (err == POLICY_OK)
 		derive(p);
 	return err;

@@ -40,6 +40,7 @@ static const char *const err_text[] = {
 	[POLICY_ERR_SIGNATURE] = "the signature does not verify",
 	[POLICY_ERR_SERIAL] = "the serial is too low",
 	[POLICY_ERR_TOO_BIG] = "the file is too big",
+	[POLICY_ERR_AUDIENCE] = "the policy is for other hosts",
 };
 
 const char *policy_strerror(enum policy_err e)
@@ -216,6 +217,7 @@ void policy_info(const struct policy *p, struct policy_info *out)
 	*out = (struct policy_info){
 		.revision = p->info_strings + p->info->revision,
 		.presets_version = p->info_strings + p->info->presets_version,
+		.audience = p->info_strings + p->info->audience,
 		.digest = p->digest,
 		.file_digest = p->h->file_digest,
 		.meaning_digest = p->h->meaning_digest,

@@ -36,7 +36,8 @@ enum policy_err {
 	POLICY_ERR_UNSIGNED,
 	POLICY_ERR_SIGNATURE,
 	POLICY_ERR_SERIAL, /* lower than the least accepted */
-	POLICY_ERR_TOO_BIG
+	POLICY_ERR_TOO_BIG,
+	POLICY_ERR_AUDIENCE /* it is for other hosts */
 };
 
 const char *policy_strerror(enum policy_err e);
@@ -46,6 +47,8 @@ struct policy_trust {
 	uint64_t features;         /* FEATURE_* that the caller enforces */
 	uint64_t min_serial;       /* refuse less */
 	const uint8_t *public_key; /* Ed25519, 32 octets: refuse what it did not sign; NULL: any */
+	const char *audience;      /* what this host is, words with commas or spaces between: refuse
+				      a policy that names an audience, and none of these; NULL: any */
 	bool any_owner;            /* tools only: skip the owner and mode checks */
 };
 
@@ -69,6 +72,7 @@ void policy_close(struct policy *p);
 struct policy_info {
 	const char *revision;
 	const char *presets_version;
+	const char *audience; /* one a line, "": for every host */
 	const char
 		*digest; /* first 12 hex digits of the file digest: names it in logs and events */
 	const uint8_t *file_digest;    /* 32 octets */

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -38,7 +39,7 @@ struct slot {
 	_Atomic(struct policy *) current;
 	_Atomic(struct slot_reader *) readers; /* only ever grows; free ones are used again */
 	struct retired *retired;
-	char *path;
+	char *path, *audience;
 	struct policy_trust trust;
 	uint8_t key[32];
 	struct stamp stamp;
@@ -50,13 +51,18 @@ struct slot *slot_new(const char *path, const struct policy_trust *trust)
 {
 	struct slot *s = calloc(1, sizeof(*s));
 	char *copy = strdup(path);
-	if (!s || !copy) {
+	char *audience = strdup(trust->audience ? trust->audience : "");
+	if (!s || !copy || !audience) {
 		free(s);
 		free(copy);
+		free(audience);
 		return NULL;
 	}
 	s->path = copy;
+	s->audience = audience;
 	s->trust = *trust;
+	if (trust->audience)
+		s->trust.audience = audience;
 	if (trust->public_key) {
 		memcpy(s->key, trust->public_key, sizeof(s->key));
 		s->trust.public_key = s->key;
@@ -82,6 +88,7 @@ void slot_free(struct slot *s)
 		r = next;
 	}
 	free(s->path);
+	free(s->audience);
 	free(s);
 }
 
@@ -189,6 +196,21 @@ static bool same_policy(const struct policy *a, const struct policy *b)
 	return memcmp(ia.file_digest, ib.file_digest, 32) == 0;
 }
 
+/* Who signs orders the policies too: an old one that is signed as well must not come back. */
+static bool goes_back(const struct slot *s, const struct policy *p, const struct policy *current, char *why)
+{
+	struct policy_info now, next;
+	if (!s->trust.public_key || !current)
+		return false;
+	policy_info(current, &now);
+	policy_info(p, &next);
+	if (next.serial >= now.serial)
+		return false;
+	snprintf(why, POLICY_WHY_SIZE, "serial %llu, and %llu is in force",
+		 (unsigned long long)next.serial, (unsigned long long)now.serial);
+	return true;
+}
+
 /* Puts a policy in force. False if there is no memory to retire the old one; then nothing changed. */
 static bool publish(struct slot *s, struct policy *p)
 {
@@ -224,6 +246,10 @@ enum slot_event slot_poll(struct slot *s, bool force, enum policy_err *err, char
 		policy_close(p);
 		s->refused = false;
 		return was_refused ? SLOT_RESTORED : SLOT_SAME;
+	}
+	if (*err == POLICY_OK && goes_back(s, p, current, why)) {
+		policy_close(p);
+		*err = POLICY_ERR_SERIAL;
 	}
 	if (*err == POLICY_OK && !publish(s, p)) {
 		policy_close(p);

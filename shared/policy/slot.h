@@ -26,7 +26,11 @@ enum slot_event {
 	SLOT_RESTORED /* the file is again the one in force, after a refusal */
 };
 
-/* `path` and `trust->public_key` are copied. NULL if there is no memory. Nothing is opened yet. */
+/*
+ * `path` and what `trust` points to are copied. With a public key, a policy whose serial is lower than
+ * that of the one in force is refused (POLICY_ERR_SERIAL); who restarts begins at trust->min_serial.
+ * NULL if there is no memory. Nothing is opened yet.
+ */
 struct slot *slot_new(const char *path, const struct policy_trust *trust);
 
 /* All readers must have been freed. */

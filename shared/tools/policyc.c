@@ -11,15 +11,18 @@
 #include <time.h>
 
 #include "shared/compile/compile.h"
+#include "shared/compile/sign.h"
 
 enum { EXIT_FINE, EXIT_POLICY, EXIT_USAGE, EXIT_SYSTEM };
 
-enum action { ACTION_COMPILE, ACTION_HELP, ACTION_VERSION, ACTION_LIST_PRESETS, ACTION_PRESET };
+enum action { ACTION_COMPILE, ACTION_HELP, ACTION_VERSION, ACTION_LIST_PRESETS, ACTION_PRESET,
+	ACTION_VERIFY };
 
 struct args {
 	enum action action;
 	const char *output;
 	const char *preset;
+	const char *key; /* --sign, --verify */
 	const char *strict_codes; /* NULL: all */
 	bool strict, check;
 	enum diag_format format;
@@ -98,6 +101,19 @@ static bool take_preset(struct args *a, const char *value)
 	return true;
 }
 
+static bool take_sign(struct args *a, const char *value)
+{
+	a->key = value;
+	return *value != '\0';
+}
+
+static bool take_verify(struct args *a, const char *value)
+{
+	a->action = ACTION_VERIFY;
+	a->key = value;
+	return *value != '\0';
+}
+
 static bool take_help(struct args *a, const char *value)
 {
 	(void)value;
@@ -134,6 +150,10 @@ static const struct option_row {
 	{ "list-presets", 0, no_argument, NULL, take_list_presets, "print the names of the presets" },
 	{ "preset", 0, required_argument, "NAME", take_preset,
 		"print the hosts of a preset, what each lets out, and why it is there" },
+	{ "sign", 0, required_argument, "KEY.pem", take_sign,
+		"sign the policy with this Ed25519 private key; it must have a `serial`" },
+	{ "verify", 0, required_argument, "PUB.pem", take_verify,
+		"check that this public key's owner signed the compiled policy that follows" },
 	{ "help", 'h', no_argument, NULL, take_help, "print this" },
 	{ "version", 'V', no_argument, NULL, take_version, "print the version" },
 };
@@ -186,6 +206,17 @@ static const struct option_row *row_of(int c)
 	return NULL;
 }
 
+/* How many files follow the options. */
+static void count_files(enum action action, size_t *least, size_t *most)
+{
+	if (action == ACTION_COMPILE) {
+		*least = 1;
+		*most = SIZE_MAX;
+	} else if (action == ACTION_VERIFY) {
+		*least = *most = 1;
+	}
+}
+
 static bool parse_args(struct args *a, int argc, char **argv)
 {
 	struct option longs[N_ROWS + 1];
@@ -203,10 +234,14 @@ static bool parse_args(struct args *a, int argc, char **argv)
 	}
 	a->files = (const char *const *)argv + optind;
 	a->n_files = (size_t)(argc - optind);
-	if (a->action == ACTION_COMPILE && a->n_files == 0)
-		fputs("cx-policyc: no policy given\n", stderr);
-	else if (a->action != ACTION_COMPILE && a->n_files != 0)
-		fputs("cx-policyc: this option takes no policy\n", stderr);
+	size_t least = 0, most = 0;
+	count_files(a->action, &least, &most);
+	if (a->n_files < least)
+		fputs(least == 2 ? "cx-policyc: two policies are needed\n" : "cx-policyc: no policy given\n",
+			stderr);
+	else if (a->n_files > most)
+		fputs(most ? "cx-policyc: too many files\n" : "cx-policyc: this option takes no policy\n",
+			stderr);
 	else
 		return true;
 	return false;
@@ -257,7 +292,9 @@ static int write_output(const struct args *a, const struct model *m)
 	char err[256];
 	if (layout_and_write(m, required_features(m, &a->options), &bytes, &len) != 0)
 		return EXIT_SYSTEM;
-	int rc = compile_write_file(a->output, bytes, len, err, sizeof(err)) == 0 ? EXIT_FINE : EXIT_SYSTEM;
+	bool ok = (!a->key || policy_sign(a->key, &bytes, &len, err, sizeof(err))) &&
+		  compile_write_file(a->output, bytes, len, err, sizeof(err)) == 0;
+	int rc = ok ? EXIT_FINE : EXIT_SYSTEM;
 	if (rc != EXIT_FINE)
 		fprintf(stderr, "cx-policyc: %s\n", err);
 	free(bytes);
@@ -271,6 +308,8 @@ static int compile(const struct args *a, struct diags *d)
 		return EXIT_SYSTEM;
 	if (a->strict)
 		diags_strict(d, a->strict_codes);
+	if (a->key && m->serial == 0)
+		diag_error(d, (struct pos){ 0 }, "missing-key", "a policy that is signed needs `serial`");
 	int rc = diags_errors(d) ? EXIT_POLICY : EXIT_FINE;
 	if (rc == EXIT_FINE && a->output && !a->check)
 		rc = write_output(a, m);
@@ -289,6 +328,15 @@ static int run_compile(const struct args *a)
 	diags_print(d, a->format == DIAG_TEXT ? stderr : stdout, a->format);
 	diags_free(d);
 	return rc;
+}
+
+static int verify(const struct args *a)
+{
+	char err[512];
+	if (policy_verify(a->key, a->files[0], stdout, err, sizeof(err)))
+		return EXIT_FINE;
+	fprintf(stderr, "cx-policyc: %s\n", err);
+	return EXIT_POLICY;
 }
 
 /* What was printed must have arrived. */
@@ -318,6 +366,8 @@ int main(int argc, char **argv)
 		return flushed(list_presets());
 	case ACTION_PRESET:
 		return flushed(print_preset(&a));
+	case ACTION_VERIFY:
+		return flushed(verify(&a));
 	case ACTION_COMPILE:
 		break;
 	}
