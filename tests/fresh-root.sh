@@ -27,8 +27,10 @@ git -C "$top" archive --prefix=cx/ HEAD | tar -x -C "$root/root"
 for command; do
 	echo "fresh-root: apt-get install -y make && make $command"
 	# shellcheck disable=SC2016 # the inner shell's own arguments
-	unshare --mount --pid --fork --mount-proc="$root/proc" --propagation private \
+	unshare --mount --pid --fork --propagation private \
 		sh -c 'set -e
+			mount --rbind "$1" "$1"
+			mount -t proc proc "$1/proc"
 			mount -t sysfs sysfs "$1/sys"
 			mount --rbind /dev "$1/dev"
 			mount -t tmpfs tmpfs "$1/run"
