@@ -71,6 +71,7 @@ class PolicyMaker:
         self.preset_hosts = preset_hosts
         self.lists = {}
         self.hosts = []
+        self.allowed = []
 
     def name(self):
         g = self.g
@@ -100,10 +101,15 @@ class PolicyMaker:
             rules.append(rule)
         return rules
 
-    def allow(self):
+    def allow(self, twin=None):
+        """An entry; of what its twin is about, in other terms."""
         g = self.g
         e = {}
-        if g.chance(0.15):
+        if twin:
+            e = {k: v for k, v in twin.items() if k in ("cidr", "domain", "list")}
+            if "cidr" in e:
+                e["ports"] = self.ports()
+        elif g.chance(0.15):
             e["cidr"] = g.choice(RANGES)
             e["ports"] = self.ports()
         elif g.chance(0.12):
@@ -146,6 +152,8 @@ class PolicyMaker:
         g = self.g
         if g.chance(0.25):
             return {"cidr": g.choice(RANGES)}
+        if self.hosts and g.chance(0.3):
+            return g.choice(self.hosts)
         return self.name() if g.chance(0.8) else {"domain": self.name()}
 
     def body(self, names):
@@ -158,7 +166,10 @@ class PolicyMaker:
             p["presets"] = g.some(PRESETS, 0, 2) if g.chance(0.6) else []
             for preset in p["presets"]:
                 self.hosts += self.preset_hosts(preset)
-        p["allowlist"] = [self.allow() for _ in range(g.choice([0, 1, 2, 4, 6, 9]))]
+        p["allowlist"] = []
+        for _ in range(g.choice([0, 1, 2, 4, 6, 9])):
+            p["allowlist"].append(self.allow(g.choice(self.allowed) if self.allowed and g.chance(0.25) else None))
+        self.allowed += p["allowlist"]
         p["deny"] = [self.deny() for _ in range(g.choice([0, 0, 1, 2, 4]))]
         if g.chance(0.2):
             p["dns"] = {"query_types": g.some([t for t in TYPES if t != "ANY"], 1, 6)}
@@ -280,6 +291,9 @@ class QuestionMaker:
         """An entry that this source's profile sees, or None."""
         p = self.policy.profiles.get(self.policy.client(oracle.address(src)))
         entries = [e for layer in p.layers for e in layer.entries] if p else []
+        presets = [e for e in entries if e.preset]
+        if presets and self.g.chance(0.2):
+            return self.g.choice(presets)
         return self.g.choice(entries) if entries and self.g.chance(0.75) else None
 
     def host(self, entry):
@@ -300,6 +314,8 @@ class QuestionMaker:
         g = self.g
         if g.chance(0.55):
             return None
+        if g.chance(0.3):
+            return [g.choice(["10.1.2.3", "192.168.7.7", "fd00:5:6::1"])]
         return [g.choice(self.addrs) for _ in range(g.choice([0, 1, 1, 2, 3]))]
 
     def make(self):

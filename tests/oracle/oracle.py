@@ -265,10 +265,13 @@ class Question:
 
 
 class Answer:
-    """entries: those of which one is reported, the right one where there is one; None: not said."""
+    """What is answered, and by which entry: the first of those found, or (one_of) any of them where the
+    description names none; nothing found and None: not said."""
 
-    def __init__(self, action, reason, next_=None, entries=None, addr=0):
-        self.action, self.reason, self.next, self.entries, self.addr = action, reason, next_, entries, addr
+    def __init__(self, action, reason, next_=None, found=None, addr=0):
+        self.action, self.reason, self.next, self.addr = action, reason, next_, addr
+        self.entries = found.hits if found else None
+        self.one_of = found is not None and found.reason in ("never", "expired")
 
 
 class Found:
@@ -468,7 +471,7 @@ class Policy:
                 reason = "query-type"
         observed = reason != "allowed" and profile.observe and reason in OBSERVED
         if reason != "allowed" and not observed:
-            return Answer("deny", reason, entries=found.hits)
+            return Answer("deny", reason, found=found)
         if observed and q.layer == "connect":
             way = "http" if q.port == 80 else "tls"
         picked = 0
@@ -477,10 +480,10 @@ class Policy:
                        for a in q.resolved]
             if "allowed" not in reasons:
                 worst = min(reasons, key=REASONS.index) if reasons else "unresolved"
-                return Answer("deny", worst, entries=found.hits)
+                return Answer("deny", worst, found=found)
             picked = reasons.index("allowed")
         action = "next" if q.layer == "connect" else "allow"
-        return Answer("observe-" + action if observed else action, reason, way, found.hits, picked)
+        return Answer("observe-" + action if observed else action, reason, way, found, picked)
 
     def ask_destination(self, q, profile, now, local):
         """Raw: a listed range; else what to expect on this port."""
@@ -491,19 +494,19 @@ class Policy:
         if reason == "allowed":
             reason = self.address_reason(profile, dst, found.private, now, local)
             if reason != "allowed":
-                return Answer("deny", reason, entries=found.hits)
-            return Answer(action, "allowed", "raw", found.hits)
+                return Answer("deny", reason, found=found)
+            return Answer(action, "allowed", "raw", found)
         if q.layer == "tcp" and reason not in ("never", "denied-entry"):
             allows = [e for layer in profile.layers for e in layer.entries if not e.deny]
             for way in ("tls", "http"):
                 protocol = WAY_PROTOCOL[way]
                 if any(protocol in e.protocols and e.has_port(protocol, q.port) for e in allows):
-                    return Answer("next", "allowed", way, [])
+                    return Answer("next", "allowed", way, Found("not-listed"))
         if q.layer == "connect" and reason == "not-listed":
             reason = "ip-literal"  # an address where a name should stand
         if reason == "port" and profile.observe:  # a listed range, on another port
             why = self.address_reason(profile, dst, found.private, now, local)
             if why != "allowed":
-                return Answer("deny", why, entries=found.hits)
-            return Answer("observe-" + action, reason, "raw", found.hits)
-        return Answer("deny", reason, entries=found.hits)
+                return Answer("deny", why, found=found)
+            return Answer("observe-" + action, reason, "raw", found)
+        return Answer("deny", reason, found=found)

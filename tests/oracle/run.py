@@ -105,7 +105,7 @@ def difference(want, got):
         return "address %s" % addr
     if want.entries is None:
         return None
-    may = want.entries if want.reason in ("never", "expired") else want.entries[:1]
+    may = want.entries if want.one_of else want.entries[:1]
     if not may:
         return None if pattern == "-" or want.reason != "allowed" else "entry %s" % pattern
     for entry, target in may:
