@@ -267,11 +267,9 @@ remote-control:
 
 def sanitizer_options(directory):
     log = os.path.join(directory, "sanitizer")
-    here = os.path.dirname(os.path.abspath(__file__))
     return {"ASAN_OPTIONS": "log_path=%s:detect_leaks=0:abort_on_error=0:exitcode=99" % log,
             "UBSAN_OPTIONS": "log_path=%s:print_stacktrace=1" % log,
-            "TSAN_OPTIONS": "log_path=%s:exitcode=99:suppressions=%s" %
-                            (log, os.path.join(here, "tsan.supp"))}
+            "TSAN_OPTIONS": "log_path=%s:exitcode=99" % log}
 
 
 def sanitizer_reports(lab):

@@ -9,6 +9,7 @@ leak on purpose, which must be found out. With it: a smaller run on one sanitize
 
 import argparse
 import concurrent.futures
+import itertools
 import json
 import os
 import re
@@ -21,10 +22,9 @@ import sys
 import threading
 import time
 
-import dns.dnssec
+import dns.exception
 import dns.flags
 import dns.message
-import dns.name
 import dns.query
 import dns.rcode
 import dns.rdatatype
@@ -32,7 +32,7 @@ import dns.rrset
 
 from lab import (BUILD, CLIENT_A, CLIENT_B, GATEWAY, IGNORED, STRANGER, TREES, Authority, Failure, Lab,
                  Process, Unbound, addresses, check, describe, ede, expect_address, expect_denied,
-                 free_port, read, sanitizer_options, sanitizer_reports, soa_of, wait_for, write)
+                 free_port, read, sanitizer_reports, soa_of, wait_for, write)
 
 N_NAMES = 400
 ZONE = "race.example"
@@ -672,6 +672,22 @@ def case_module_order(world, kind):
     u.stop()
 
 
+def case_log_file(world, kind):
+    """What the module says stands in Unbound's log, wherever that is, also when it happens later."""
+    path, log = world.lab.new("logged.bin"), world.lab.new("unbound.log")
+    world.lab.replace(path, world.old)
+    u = world.unbound(kind, policy=path, threads=1, wait=False,
+                      server="  logfile: \"%s\"\n  log-identity: \"gateway\"\n" % log)
+    wait_for("Unbound", lambda: "start of service" in read(log), 30)
+    world.lab.replace(path, world.new)
+    wait_for("the new policy", lambda: "revision=\"new\"" in read(log))
+    lines = [line for line in read(log).splitlines() if " cx: " in line]
+    form = re.compile(r"^\w{3} \d\d \d\d:\d\d:\d\d gateway\[%d:0\] (info|notice|error): cx: \S+ " %
+                      u.p.pid)
+    check(len(lines) == 3 and all(form.match(line) for line in lines), "lines: %s" % lines)
+    u.stop()
+
+
 def case_settings(world, kind):
     for env in ({"CX_MIN_SERIAL": "many"}, {"CX_PUBKEY": "/nonexistent"},
                 {"CX_ALLOW_LOCAL_ZONES": "a..b"}):
@@ -845,21 +861,38 @@ def case_audit_of_failures(world, kind):
         json.loads(line)
 
 
+def swap_until(world, path, stop):
+    for source in itertools.cycle((world.new, world.old)):
+        if stop.is_set() and source is world.new:
+            return
+        world.lab.replace(path, source)
+        time.sleep(0.101)
+
+
 def case_reload(world, kind):
     """unbound-control reload under load: the module comes back as it was."""
-    u = world.unbound(kind)
+    path = world.lab.new("reloaded.bin")
+    world.lab.replace(path, world.old)
+    u = world.unbound(kind, policy=path, server="  log-identity: \"gateway\"\n")
     for i in range(3):
         laters = [Later(u, "www.dead.example", timeout=0.8) for _ in range(4)]
-        expect_address(u.ask("h1." + ZONE), address(1))
+        wait_for("the old policy", lambda: addresses(u.ask("h1." + ZONE)) == [address(1)])
         expect_denied(u.ask("h1." + ZONE, client=CLIENT_B), "not-listed")
+        stop = threading.Event()  # the policy changes meanwhile, and something is logged about it
+        swapper = threading.Thread(target=swap_until, args=(world, path, stop))
+        swapper.start()
+        time.sleep(0.2)
         u.unbound_control("reload")
+        time.sleep(0.2)
+        stop.set()
+        swapper.join()
         wait_for("start %d" % (i + 2), lambda n=i + 2: read(u.log).count("start of service") >= n)
         for later in laters:
             try:
                 later.result()
             except (dns.exception.Timeout, concurrent.futures.TimeoutError, OSError):
                 pass
-    expect_address(u.ask("h1." + ZONE), address(1))
+    wait_for("the old policy", lambda: addresses(u.ask("h1." + ZONE)) == [address(1)])
     expect_denied(u.ask("h1." + ZONE, client=CLIENT_B), "not-listed")
     check(u.stop() == 0, "Unbound ended with %s: %s" % (u.p.returncode, read(u.log)[-800:]))
 
@@ -910,7 +943,8 @@ def case_shipped_configuration(world):
 
 EACH_KIND = [case_answers, case_query_types, case_like_stock, case_failures, case_in_flight,
              case_no_packet, case_expired, case_no_policy_keeps_shut, case_bad_policies, case_old_stays,
-             case_shrinking, case_local_zones, case_auth_zones, case_module_order, case_settings,
+             case_shrinking, case_log_file, case_local_zones, case_auth_zones, case_module_order,
+             case_settings,
              case_ignored_sources, case_proxy_protocol, case_tls_and_ipv6, case_client_subnet,
              case_snooping, case_loaded_cache, case_audit, case_audit_of_failures, case_reload]
 
