@@ -146,8 +146,8 @@ policyc-test: $(BUILD)/cx-policyc $(BUILD)/cx-spoa $(BUILD)/cx_unbound.so
 lint: $(BUILD)/cx_unbound.so $(BUILD)/cx-policyc
 	@tests/lint/run.sh $(BUILD)
 
-CHECK_STAGES := deps lint all unit golden verdict mutate fuzz integration-unbound integration-spoa \
-	integration-haproxy e2e asan tsan
+CHECK_STAGES := deps lint all unit golden policyc-test verdict mutate oracle oracle-mutate fuzz \
+	integration-unbound integration-spoa integration-haproxy e2e asan tsan
 check:
 	@tests/check.sh $(BUILD) $(CHECK_STAGES)
 
