@@ -870,7 +870,10 @@ static void start_decider(void)
 		log_err("cx: no-policy why=\"could not start; every client is refused\"");
 }
 
-/* A message cache of the configured size; the shared one stays as good as empty. */
+/*
+ * A message cache of the configured size. The shared one stays empty but for what load_cache puts there:
+ * without room it keeps one entry in each of its parts, until take_own_cache() hears of it.
+ */
 static void make_own_cache(const struct module_env *env)
 {
 	const struct config_file *cfg = env->cfg;

@@ -132,7 +132,7 @@ class Lab:
         os.chmod(out, 0o644)
         return out
 
-    def replace(self, path, source):
+    def replace(self, path, source, mode=0o644):
         """As a policy is to be replaced: written beside, synced, renamed."""
         with open(source, "rb") as f:
             data = f.read()
@@ -141,7 +141,7 @@ class Lab:
             f.write(data)
             f.flush()
             os.fsync(f.fileno())
-        os.chmod(tmp, 0o644)
+        os.chmod(tmp, mode)
         os.rename(tmp, path)
 
 
