@@ -25,7 +25,7 @@ for program in "$@"; do
 	timeout 300 "$program" -runs=0 -artifact_prefix="$build/fuzz/" "$@" >"$log" 2>&1
 	rc=$?
 	if [ "$rc" -eq 0 ] && [ "$seconds" -gt 0 ]; then
-		timeout $((seconds + 60)) "$program" $dict -seed=20261121 -max_total_time="$seconds" -timeout=10 \
+		timeout $((seconds + 60)) "$program" ${dict:+"$dict"} -seed=20261121 -max_total_time="$seconds" -timeout=10 \
 			-rss_limit_mb=2048 -max_len=65536 -artifact_prefix="$build/fuzz/" "$@" >>"$log" 2>&1
 		rc=$?
 	fi
