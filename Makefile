@@ -141,12 +141,18 @@ policyc-test: $(BUILD)/cx-policyc $(BUILD)/cx-spoa $(BUILD)/cx_unbound.so
 	@rc=0; for t in tests/integration/policyc/[a-z]*.py; do \
 		[ ! -x $$t ] || BUILD=$(BUILD) $$t || rc=1; done; exit $$rc
 
+# The same input gives the same bytes, whatever the locale, time zone or compiler of C.
+.PHONY: determinism
+determinism: $(BUILD)/cx-policyc
+	@$(MAKE) --no-print-directory -s BUILD=$(BUILD)/clang CC=clang HARDEN= $(BUILD)/clang/cx-policyc
+	@tests/oracle/determinism.sh $(BUILD) $(BUILD)/cx-policyc $(BUILD)/clang/cx-policyc
+
 # ---- lint, and everything ------------------------------------------------------------------------
 .PHONY: lint check
 lint: $(BUILD)/cx_unbound.so $(BUILD)/cx-policyc
 	@tests/lint/run.sh $(BUILD)
 
-CHECK_STAGES := deps lint all unit golden policyc-test verdict mutate oracle oracle-mutate fuzz \
+CHECK_STAGES := deps lint all unit golden policyc-test verdict mutate oracle oracle-mutate determinism fuzz \
 	integration-unbound integration-spoa integration-haproxy e2e asan tsan
 check:
 	@tests/check.sh $(BUILD) $(CHECK_STAGES)
@@ -190,9 +196,22 @@ $(FUZZ_BIN): $(BUILD)/fuzz/%: tests/fuzz/%.c $(FUZZ_LIB_SRC)
 	clang $(CPPFLAGS) -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined \
 		-fno-sanitize-recover=all -Wall -Wextra -Wno-unused-parameter -o $@ $^ $(POLICY_LIBS)
 
+# The compiler, whole.
+FUZZ_COMPILER_SRC := $(BASE_SRC) $(POLICY_SRC) $(COMPILE_SRC)
+$(BUILD)/fuzz/fuzz_yaml: tests/fuzz/fuzz_yaml.c $(FUZZ_COMPILER_SRC) $(BUILD)/obj/presets.gen.c
+	@mkdir -p $(@D)
+	clang $(CPPFLAGS) -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined \
+		-fno-sanitize-recover=all -Wall -Wextra -Wno-unused-parameter -o $@ $^ $(COMPILE_LIBS)
+FUZZ_BIN += $(BUILD)/fuzz/fuzz_yaml
+
 .PHONY: fuzz
 fuzz: $(FUZZ_BIN) $(BUILD)/unit/policy-a.bin $(BUILD)/unit/policy-b.bin
 	@BUILD=$(BUILD) FUZZ_TIME=$(FUZZ_TIME) tests/fuzz/run.sh $(FUZZ_BIN)
+
+# Only what is known already.
+.PHONY: fuzz-replay
+fuzz-replay: $(FUZZ_BIN) $(BUILD)/unit/policy-a.bin $(BUILD)/unit/policy-b.bin
+	@BUILD=$(BUILD) FUZZ_TIME=0 tests/fuzz/run.sh $(FUZZ_BIN)
 
 # ---- the agent -----------------------------------------------------------------------------------
 .PHONY: integration-spoa
@@ -265,7 +284,7 @@ integration-haproxy:
 PACKAGES := build-essential dpkg-dev pkg-config bison flex ca-certificates binutils ldnsutils \
 	libevent-dev libexpat1-dev libssl-dev libnghttp2-dev libprotobuf-c-dev protobuf-c-compiler \
 	libfstrm-dev libyaml-dev libpsl-dev libidn2-dev libjson-c-dev libev-dev \
-	nsd dns-root-data dnsperf python3 python3-dnspython python3-yaml openssl \
+	nsd dns-root-data dnsperf python3 python3-dnspython python3-yaml locales openssl \
 	haproxy nftables iproute2 curl bind9-dnsutils debootstrap \
 	clang clang-format clang-tidy libclang-rt-14-dev cppcheck shellcheck codespell mandoc \
 	libcmocka-dev libcdb-dev liblmdb-dev valgrind
