@@ -196,6 +196,10 @@ struct entry *add_entry(struct build *b);
 bool read_name_list(struct build *b, const struct node *path, bool allow, const char *lift,
 	const struct name_list **out);
 
+/* The same from the policy itself: {path: what it is called, names: |, one a line}. */
+bool read_inline_list(struct build *b, const struct node *v, bool allow, const char *lift,
+	const struct name_list **out);
+
 /* files.c */
 bool read_whole(struct build *b, const char *path, struct pos at, size_t max, char **text, size_t *n);
 /* A path that the policy names: below the main file's directory. NULL with a message. Allocated. */

@@ -485,9 +485,11 @@ static void add_cidr(struct build *b, const struct raw *r, const struct node *v,
 static void add_list(struct build *b, const struct raw *r, const struct node *v, const struct terms *t)
 {
 	const struct name_list *list;
-	if (!want_text(b, v, "list") || !read_name_list(b, v, !r->at->deny, t->lint_allow, &list))
+	if (v->type == NODE_MAP ? !read_inline_list(b, v, !r->at->deny, t->lint_allow, &list) :
+				  !want_text(b, v, "list") ||
+					  !read_name_list(b, v, !r->at->deny, t->lint_allow, &list))
 		return;
-	const char *pattern = arena_printf(b->a, "list:%s", v->text);
+	const char *pattern = arena_printf(b->a, "list:%s", list->path);
 	place_entry(b, r->at, v->pos, ENTRY_LIST, pattern, t)->list = list;
 	if (t->protocols & PROTO_TCP)
 		use_feature(b, FEATURE_BIT_PINS, v->pos);
@@ -549,7 +551,7 @@ static void read_mapping(struct build *b, const struct node *v, const struct pla
 	else
 		read_permits(b, &r, t);
 	if (at->additions)
-		t->private_ok = true;
+		t->private_ok = t->addition = true;
 	if (!at->deny && r.cidr && !r.protocols)
 		t->protocols = PROTO_TCP;
 	else if (!at->deny && !r.protocols)
@@ -578,7 +580,7 @@ void read_entries(struct build *b, const struct node *list, const char *what, co
 	if (at->additions) {
 		struct terms *t = arena_get(b->a, sizeof(*t));
 		*t = *plain;
-		t->private_ok = true;
+		t->private_ok = t->addition = true;
 		plain = t;
 	}
 	node_for_each(item, list)

@@ -503,7 +503,7 @@ static void layout_info(struct layout *o)
 	o->t->serial = m->serial;
 }
 
-static struct pool *const *all_pools(struct tables *t, struct pool *v[8])
+static struct pool *const *all_pools(struct tables *t, struct pool *v[9])
 {
 	v[0] = &t->sets;
 	v[1] = &t->ports;
@@ -512,7 +512,8 @@ static struct pool *const *all_pools(struct tables *t, struct pool *v[8])
 	v[4] = &t->bindsets;
 	v[5] = &t->strings;
 	v[6] = &t->info_strings;
-	v[7] = NULL;
+	v[7] = &t->term_strings;
+	v[8] = NULL;
 	return v;
 }
 
@@ -520,12 +521,13 @@ int layout_and_write(const struct model *m, uint64_t required, uint8_t **bytes, 
 {
 	struct tables t = { 0 };
 	struct layout o = { .m = m, .t = &t };
-	struct pool *v[8];
+	struct pool *v[9];
 	arena_init(&t.arena);
 	for (struct pool *const *p = all_pools(&t, v); *p; p++)
 		pool_init(*p);
 	pool_text(&t.strings, "");
 	pool_text(&t.info_strings, "");
+	pool_text(&t.term_strings, "");
 	layout_layers(&o);
 	layout_rules(&o);
 	layout_layer_ports(&o);
@@ -534,6 +536,7 @@ int layout_and_write(const struct model *m, uint64_t required, uint8_t **bytes, 
 	layout_cidrs(&o);
 	layout_names(&o);
 	layout_info(&o);
+	tables_texts(&t, m, o.first_rule);
 	int rc = tables_place(&t);
 	if (rc == 0)
 		rc = tables_write(&t, required, bytes, len);

@@ -46,6 +46,7 @@ struct tables {
 	struct pool bindsets; /* u32 */
 	struct pool strings;
 	struct pool info_strings;
+	struct pool term_strings;
 
 	struct fmt_rule *rules;
 	struct fmt_rule_info *rule_info;
@@ -70,6 +71,10 @@ struct tables {
 	struct fmt_name_info *name_info;
 	size_t n_name_info;
 	struct fmt_info info;
+	struct fmt_text *terms;
+	size_t n_terms, cap_terms;
+	struct fmt_text *notes;
+	size_t n_notes, cap_notes;
 	uint64_t serial;
 };
 
@@ -78,6 +83,12 @@ uint32_t tables_set(struct tables *t, uint32_t *pairs, uint32_t n);
 
 /* flatten.c: the model's clients to src4, src6 and owned. */
 void tables_sources(struct tables *t, const struct model *m);
+
+/*
+ * terms.c: what no other table holds, as canonical YAML. first_rule: of each entry, as layout.c keeps
+ * it.
+ */
+void tables_texts(struct tables *t, const struct model *m, const uint32_t *first_rule);
 
 /* place.c: t->placed to gate, lines, blob and name_info. 0, or -1 if it does not fit the format. */
 int tables_place(struct tables *t);

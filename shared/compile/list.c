@@ -275,3 +275,45 @@ bool read_name_list(struct build *b, const struct node *path, bool allow, const 
 	*out = list;
 	return !r.bad;
 }
+
+/* ---- in the policy itself ----------------------------------------------------------------------- */
+
+struct raw_list {
+	const char *path;
+	const struct node *names;
+};
+
+static void keep_names(struct build *b, const struct node *k, const struct node *v, void *to)
+{
+	if (want_text(b, v, k->text))
+		*(const struct node **)to = v;
+}
+
+bool read_inline_list(struct build *b, const struct node *v, bool allow, const char *lift,
+	const struct name_list **out)
+{
+	static const struct key keys[] = {
+		{ "path", read_text, offsetof(struct raw_list, path) },
+		{ "names", keep_names, offsetof(struct raw_list, names) },
+	};
+	struct raw_list raw = { 0 };
+	if (!read_map(b, v, "a list", KEYS(keys), &raw))
+		return false;
+	if (!raw.path || !*raw.path || !raw.names) {
+		diag_error(b->d, v->pos, "missing-key", "a list in the policy itself needs `path` and `names`");
+		return false;
+	}
+	struct name_list *list = arena_get(b->a, sizeof(*list));
+	*list = (struct name_list){ .path = raw.path, .file = raw.names->pos.file };
+	/* the lines of the block begin below the key */
+	struct reader_of_list r = { .b = b, .list = list, .allow = allow, .lift = lift,
+		.line = raw.names->pos.line };
+	size_t used = take_lines(&r, raw.names->text, raw.names->n);
+	if (used < raw.names->n && !r.bad)
+		take_line(&r, raw.names->text + used, raw.names->n - used);
+	finish(&r);
+	if (r.n == 0 && !r.bad && !r.reports)
+		diag_warning(b->d, v->pos, "empty-list", "%.200s lists no name", raw.path);
+	*out = list;
+	return !r.bad;
+}

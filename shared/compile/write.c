@@ -56,10 +56,15 @@ static unsigned list_pieces(const struct tables *t, struct piece v[MAX_PIECES])
 	ARRAY(SEC_CIDRS, m, t->cidrs, t->n_cidrs);
 	ARRAY(SEC_OWNED, m, t->owned, t->n_owned);
 	POOL(SEC_STRINGS, m, t->strings, 1);
+	if (t->n_terms) {
+		ARRAY(SEC_TERMS, FMT_MEANING, t->terms, t->n_terms);
+		POOL(SEC_TERM_STRINGS, FMT_MEANING, t->term_strings, 1);
+	}
 	ARRAY(SEC_RULE_INFO, 0, t->rule_info, t->n_rules);
 	ARRAY(SEC_NAME_INFO, 0, t->name_info, t->n_name_info);
 	POOL(SEC_INFO_STRINGS, 0, t->info_strings, 1);
 	ARRAY(SEC_INFO, 0, &t->info, (size_t)1);
+	ARRAY(SEC_NOTES, 0, t->notes, t->n_notes);
 #undef ARRAY
 #undef POOL
 	return n;

@@ -175,11 +175,14 @@ static const struct section_rule section_rules[] = {
 	VIEW(SEC_CIDRS, sizeof(struct fmt_cidr), 8, MEANING, false, cidrs, n_cidrs, true),
 	VIEW(SEC_OWNED, sizeof(struct fmt_prefix), 8, MEANING, false, owned, n_owned, true),
 	VIEW(SEC_STRINGS, 1, 8, MEANING, false, strings, strings_size, false),
+	VIEW(SEC_TERMS, sizeof(struct fmt_text), 8, FMT_MEANING, true, terms, n_terms, true),
+	VIEW(SEC_TERM_STRINGS, 1, 8, FMT_MEANING, true, term_strings, term_strings_size, false),
 	VIEW(SEC_RULE_INFO, sizeof(struct fmt_rule_info), 8, 0, false, rule_info, size, false),
 	VIEW(SEC_NAME_INFO, sizeof(struct fmt_name_info), 8, 0, false, name_info, n_name_info,
 	     true),
 	VIEW(SEC_INFO_STRINGS, 1, 8, 0, false, info_strings, info_strings_size, false),
 	VIEW(SEC_INFO, sizeof(struct fmt_info), 8, 0, false, info, size, false),
+	VIEW(SEC_NOTES, sizeof(struct fmt_text), 8, 0, true, notes, n_notes, true),
 };
 
 enum { N_SECTION_RULES = sizeof(section_rules) / sizeof(section_rules[0]) };
@@ -638,6 +641,47 @@ static bool info_ok(const struct check *c)
 	       p->info->compiler < p->info_strings_size && p->info->audience < p->info_strings_size;
 }
 
+/* How many things there are that a text of this kind may speak about. */
+static uint64_t texts_of_kind(const struct policy *p, uint32_t kind)
+{
+	switch (kind) {
+	case TERM_POLICY:
+	case NOTE_SOURCES:
+		return 1;
+	case TERM_DOCUMENT:
+		return UINT32_MAX;
+	case TERM_RULE_LIMITS:
+	case TERM_RULE_ADDITION:
+	case NOTE_LIFTS:
+		return p->n_rules;
+	default:
+		return kind >= TERM_LIMITS && kind <= TERM_TASKS ? p->n_profiles : 0;
+	}
+}
+
+static bool text_list_ok(const struct policy *p, const struct fmt_text *v, uint32_t n, uint64_t strings,
+			 bool notes)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		if (v[i].text >= strings || v[i].index >= texts_of_kind(p, v[i].kind) ||
+		    (v[i].kind >= NOTE_SOURCES) != notes)
+			return false;
+		if (i && (v[i].kind < v[i - 1].kind ||
+			  (v[i].kind == v[i - 1].kind && v[i].index <= v[i - 1].index)))
+			return false;
+	}
+	return true;
+}
+
+static bool texts_ok(const struct check *c)
+{
+	const struct policy *p = c->p;
+	if (p->n_terms && !strings_ok(p->term_strings, p->term_strings_size))
+		return false;
+	return text_list_ok(p, p->terms, p->n_terms, p->term_strings_size, false) &&
+	       text_list_ok(p, p->notes, p->n_notes, p->info_strings_size, true);
+}
+
 /* In this order: what comes later refers to what came before. */
 static const struct {
 	const char *what;
@@ -647,7 +691,7 @@ static const struct {
 	{ "layers", layers_ok },     { "rule sets", sets_ok },     { "query types", qtypes_ok },
 	{ "profiles", profiles_ok }, { "bind sets", bindsets_ok }, { "IPv4 sources", src4_ok },
 	{ "IPv6 sources", src6_ok }, { "prefixes", cidrs_ok },     { "names", names_ok },
-	{ "provenance", info_ok },
+	{ "provenance", info_ok },   { "texts", texts_ok },
 };
 
 static uint64_t *bitmap(uint64_t bits)

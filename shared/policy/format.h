@@ -96,10 +96,13 @@ enum fmt_section_id {
 	SEC_CIDRS,    /* struct fmt_cidr[], sorted by length (longest first), then address */
 	SEC_OWNED,   /* struct fmt_prefix[]: `sources` prefixes, disjoint, IPv6 first, by address */
 	SEC_STRINGS, /* NUL-terminated, offset 0 is "": profile and layer names */
+	SEC_TERMS,   /* struct fmt_text[], sorted by (kind, index), or absent: see below */
+	SEC_TERM_STRINGS,   /* NUL-terminated, offset 0 is ""; there if SEC_TERMS is */
 	SEC_RULE_INFO = 32, /* struct fmt_rule_info[], parallel to RULES: provenance */
 	SEC_NAME_INFO,      /* struct fmt_name_info[], sorted by (rec, rule): lines of lists */
 	SEC_INFO_STRINGS, /* NUL-terminated, offset 0 is "": files, patterns, owners, reasons ... */
-	SEC_INFO          /* struct fmt_info: revision and so on */
+	SEC_INFO,         /* struct fmt_info: revision and so on */
+	SEC_NOTES /* struct fmt_text[] with text in INFO_STRINGS, or absent: no meaning */
 };
 
 /*
@@ -271,6 +274,36 @@ struct fmt_name_info {
 	uint32_t file;
 	uint32_t line;
 };
+
+/*
+ * What no record above holds, as canonical YAML: keys and values of the policy language, one or more
+ * whole lines, to be indented as they stand in a policy. TERMS are meaning, so that a change of a limit
+ * is a change of the policy, but nothing to enforce: the constructs set bits of `required`. NOTES serve
+ * who reads a policy back: the sources before they were flattened, what an entry lifts of lint.
+ */
+enum fmt_text_kind {
+	TERM_POLICY = 1,   /* index 0: credentials, mesh */
+	TERM_DOCUMENT,     /* index from 0: a further document (AuthorizationPolicy) */
+	TERM_LIMITS,       /* index: the profile; its limits */
+	TERM_DNS,          /* profile: what stands below `dns` and is in no record */
+	TERM_RESOLVERS,    /* profile: one line each */
+	TERM_PROXY,        /* profile */
+	TERM_CREDENTIALS,  /* profile: which it may use */
+	TERM_TASKS,        /* profile: what a binding may add */
+	TERM_RULE_LIMITS,  /* rule */
+	TERM_RULE_ADDITION, /* rule: it stands under allowlist_additions; text "" */
+	NOTE_SOURCES = 33, /* index 0 */
+	NOTE_LIFTS         /* rule: codes of lint findings, a space before and behind each */
+};
+
+struct fmt_text {
+	uint32_t kind;
+	uint32_t index;
+	uint32_t text;
+	uint32_t zero;
+};
+
+static_assert(sizeof(struct fmt_text) == 16, "text layout");
 
 struct fmt_info {
 	uint32_t revision;

@@ -55,12 +55,19 @@ struct policy {
 	const char *strings;
 	uint64_t strings_size;
 
+	const struct fmt_text *terms;
+	uint32_t n_terms;
+	const char *term_strings;
+	uint64_t term_strings_size;
+
 	const struct fmt_rule_info *rule_info;
 	const struct fmt_name_info *name_info;
 	uint32_t n_name_info;
 	const char *info_strings;
 	uint64_t info_strings_size;
 	const struct fmt_info *info;
+	const struct fmt_text *notes;
+	uint32_t n_notes;
 
 	uint64_t n_names;
 	char digest[13];

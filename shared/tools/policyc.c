@@ -11,18 +11,20 @@
 #include <time.h>
 
 #include "shared/compile/compile.h"
+#include "shared/compile/dump.h"
 #include "shared/compile/sign.h"
 
 enum { EXIT_FINE, EXIT_POLICY, EXIT_USAGE, EXIT_SYSTEM };
 
 enum action { ACTION_COMPILE, ACTION_HELP, ACTION_VERSION, ACTION_LIST_PRESETS, ACTION_PRESET,
-	ACTION_VERIFY };
+	ACTION_VERIFY, ACTION_DUMP };
 
 struct args {
 	enum action action;
 	const char *output;
 	const char *preset;
 	const char *key; /* --sign, --verify */
+	const char *dumped;
 	const char *strict_codes; /* NULL: all */
 	bool strict, check;
 	enum diag_format format;
@@ -114,6 +116,13 @@ static bool take_verify(struct args *a, const char *value)
 	return *value != '\0';
 }
 
+static bool take_dump(struct args *a, const char *value)
+{
+	a->action = ACTION_DUMP;
+	a->dumped = value;
+	return *value != '\0';
+}
+
 static bool take_help(struct args *a, const char *value)
 {
 	(void)value;
@@ -154,6 +163,8 @@ static const struct option_row {
 		"sign the policy with this Ed25519 private key; it must have a `serial`" },
 	{ "verify", 0, required_argument, "PUB.pem", take_verify,
 		"check that this public key's owner signed the compiled policy that follows" },
+	{ "dump", 0, required_argument, "POLICY.BIN", take_dump,
+		"print a compiled policy as YAML; compiling that gives the same meaning" },
 	{ "help", 'h', no_argument, NULL, take_help, "print this" },
 	{ "version", 'V', no_argument, NULL, take_version, "print the version" },
 };
@@ -339,6 +350,15 @@ static int verify(const struct args *a)
 	return EXIT_POLICY;
 }
 
+static int dump(const struct args *a)
+{
+	char err[512];
+	if (policy_dump(a->dumped, stdout, err, sizeof(err)))
+		return EXIT_FINE;
+	fprintf(stderr, "cx-policyc: %s\n", err);
+	return EXIT_POLICY;
+}
+
 /* What was printed must have arrived. */
 static int flushed(int rc)
 {
@@ -368,6 +388,8 @@ int main(int argc, char **argv)
 		return flushed(print_preset(&a));
 	case ACTION_VERIFY:
 		return flushed(verify(&a));
+	case ACTION_DUMP:
+		return flushed(dump(&a));
 	case ACTION_COMPILE:
 		break;
 	}
