@@ -57,7 +57,7 @@ struct input {
 	uint32_t file;
 	const struct node *docs;
 	const struct node *policy; /* the one among docs that is a policy */
-	const char *const *may;	   /* patterns of what it may set; NULL: anything */
+	const char *const *may;    /* patterns of what it may set; NULL: anything */
 	uint32_t n_may;
 	bool main;
 };
@@ -121,12 +121,12 @@ bool want_seq(struct build *b, const struct node *v, const char *what);
  * Reads each key of a mapping as the table says; an unknown one is an error, with the nearest known one
  * as a suggestion. `what` names the mapping in messages. False if v is no mapping.
  */
-bool read_map(struct build *b, const struct node *v, const char *what, const struct key *keys, size_t n,
-	void *to);
+bool read_map(struct build *b, const struct node *v, const char *what, const struct key *keys,
+	      size_t n, void *to);
 
 /* The nearest of n words to s, if it is near enough to be meant; else NULL. */
-const char *nearest(const char *s, const char *(*word)(const void *table, size_t i), const void *table,
-	size_t n);
+const char *nearest(const char *s, const char *(*word)(const void *table, size_t i),
+		    const void *table, size_t n);
 
 /* The value of a key, or NULL. */
 const struct node *map_get(const struct node *map, const char *key);
@@ -137,25 +137,25 @@ void use_feature(struct build *b, enum feature f, struct pos at);
 /* ---- values ------------------------------------------------------------------------------------- */
 
 /* One line of text; line breaks become spaces, other control characters are errors. */
-read_fn read_text; /* const char ** */
-read_fn read_bool; /* bool *; only true and false */
-read_fn read_date; /* const char **: YYYY-MM-DD */
-read_fn read_time; /* int64_t *: YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ as seconds since 1970 */
-read_fn read_texts; /* struct texts *: a list of texts */
-read_fn read_labels; /* const char **: a mapping, as "key=value\n" sorted */
-read_fn read_limits; /* struct limits * */
+read_fn read_text;      /* const char ** */
+read_fn read_bool;      /* bool *; only true and false */
+read_fn read_date;      /* const char **: YYYY-MM-DD */
+read_fn read_time;      /* int64_t *: YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ as seconds since 1970 */
+read_fn read_texts;     /* struct texts *: a list of texts */
+read_fn read_labels;    /* const char **: a mapping, as "key=value\n" sorted */
+read_fn read_limits;    /* struct limits * */
 read_fn read_limits_at; /* const struct limits ** */
 
 /* False, and a message, if v is not a single value with something in it. */
 bool want_text(struct build *b, const struct node *v, const char *what);
 bool read_uint(struct build *b, const struct node *v, const char *what, uint64_t min, uint64_t max,
-	uint64_t *out);
+	       uint64_t *out);
 /* 5s, 10m, 2h, 7d: seconds. */
 bool read_duration(struct build *b, const struct node *v, const char *what, uint32_t max_s,
-	uint32_t *out);
+		   uint32_t *out);
 /* One of words[n]; returns its index, or -1 with a message. */
 int read_word(struct build *b, const struct node *v, const char *what, const char *const *words,
-	size_t n);
+	      size_t n);
 bool read_prefix(struct build *b, const struct node *v, struct prefix *out);
 bool parse_limit(const char *s, bool octets, bool concurrent, struct limit *out);
 int compare_text(const void *a, const void *b); /* of const char *, for qsort */
@@ -166,7 +166,8 @@ int compare_text(const void *a, const void *b); /* of const char *, for qsort */
  * A name, or (if below is not NULL) a wildcard *.name, from UTF-8 text; IDNs become A-labels. False
  * with a message.
  */
-bool parse_name(struct build *b, struct pos at, const char *s, size_t n, struct name *out, bool *below);
+bool parse_name(struct build *b, struct pos at, const char *s, size_t n, struct name *out,
+		bool *below);
 
 /*
  * Checks an allowed wildcard against the public suffix list and against shared clouds; `lift`: the
@@ -189,19 +190,21 @@ struct place {
 };
 
 /* A list of entries, each a text or a mapping. */
-void read_entries(struct build *b, const struct node *list, const char *what, const struct place *at);
+void read_entries(struct build *b, const struct node *list, const char *what,
+		  const struct place *at);
 struct entry *add_entry(struct build *b);
 
 /* list.c: a file of names; false with a message. */
 bool read_name_list(struct build *b, const struct node *path, bool allow, const char *lift,
-	const struct name_list **out);
+		    const struct name_list **out);
 
 /* The same from the policy itself: {path: what it is called, names: |, one a line}. */
 bool read_inline_list(struct build *b, const struct node *v, bool allow, const char *lift,
-	const struct name_list **out);
+		      const struct name_list **out);
 
 /* files.c */
-bool read_whole(struct build *b, const char *path, struct pos at, size_t max, char **text, size_t *n);
+bool read_whole(struct build *b, const char *path, struct pos at, size_t max, char **text,
+		size_t *n);
 /* A path that the policy names: below the main file's directory. NULL with a message. Allocated. */
 const char *path_below(struct build *b, const char *written, struct pos at);
 /* Memory outside the arena that the model owns. */
@@ -215,7 +218,7 @@ void own(struct build *b, void *p);
 uint32_t add_file(struct build *b, const char *shown, const char *kept);
 
 /* profiles.c */
-void find_profiles(struct build *b);	/* names of all documents: drafts and their layers */
+void find_profiles(struct build *b); /* names of all documents: drafts and their layers */
 void read_network(struct build *b, const struct node *v);
 void read_profiles(struct build *b, const struct node *v);
 void resolve_profiles(struct build *b); /* extends, presets, layers; fills the model */
