@@ -116,7 +116,7 @@ static struct finding *finding_new(struct diags *d)
 }
 
 static void add(struct diags *d, struct pos at, enum diag_severity s, const char *code,
-	const char *fmt, va_list ap)
+		const char *fmt, va_list ap)
 {
 	char raw[DIAG_MAX_TEXT], text[2 * DIAG_MAX_TEXT];
 	vsnprintf(raw, sizeof(raw), fmt, ap);
@@ -134,7 +134,7 @@ static void add(struct diags *d, struct pos at, enum diag_severity s, const char
 }
 
 void diag(struct diags *d, struct pos at, enum diag_severity s, const char *code, const char *fmt,
-	...)
+	  ...)
 {
 	va_list ap;
 	va_start(ap, fmt);
