@@ -104,10 +104,10 @@ struct terms {
 	uint8_t protocols; /* enum fmt_protocol; never 0 in an allow entry, 0 in a deny entry */
 	uint8_t upgrades;  /* enum fmt_upgrade */
 	bool private_ok;
-	bool unseen;                    /* http rules also where the path cannot be seen */
-	bool addition;                  /* of allowlist_additions: resolves through custom_resolvers */
-	uint32_t n_ports;               /* 0: 443 for https, 80 for http */
-	uint32_t n_http;                /* 0: any method and path */
+	bool unseen;      /* http rules also where the path cannot be seen */
+	bool addition;    /* of allowlist_additions: resolves through custom_resolvers */
+	uint32_t n_ports; /* 0: 443 for https, 80 for http */
+	uint32_t n_http;  /* 0: any method and path */
 	const struct port_range *ports; /* sorted, disjoint, not adjacent */
 	const struct http_rule *http;   /* in the order written, or canonical: see rule_id() */
 	int64_t expires;                /* seconds since 1970, 0: never */
