@@ -25,7 +25,8 @@ static void keep_node(struct build *b, const struct node *k, const struct node *
 	*(const struct node **)to = v;
 }
 
-static void read_port_item(struct build *b, const struct node *v, struct port_range *out, uint32_t *n)
+static void read_port_item(struct build *b, const struct node *v, struct port_range *out,
+			   uint32_t *n)
 {
 	uint64_t lo, hi;
 	if (!want_text(b, v, "a port"))
@@ -40,10 +41,12 @@ static void read_port_item(struct build *b, const struct node *v, struct port_ra
 	struct node from = *v, to = *v;
 	from.text = arena_text(b->a, v->text, (size_t)(dash - v->text));
 	to.text = dash + 1;
-	if (!read_uint(b, &from, "a port", 1, 65535, &lo) || !read_uint(b, &to, "a port", 1, 65535, &hi))
+	if (!read_uint(b, &from, "a port", 1, 65535, &lo) ||
+	    !read_uint(b, &to, "a port", 1, 65535, &hi))
 		return;
 	if (lo > hi) {
-		diag_error(b->d, v->pos, "bad-value", "the range of ports \"%.40s\" is upside down", v->text);
+		diag_error(b->d, v->pos, "bad-value", "the range of ports \"%.40s\" is upside down",
+			   v->text);
 		return;
 	}
 	out[(*n)++] = (struct port_range){ (uint16_t)lo, (uint16_t)hi };
@@ -80,13 +83,13 @@ static void read_ports(struct build *b, const struct node *v, struct terms *t)
 		want_seq(b, v, "ports");
 		return;
 	}
-	struct port_range *ports = arena_array(b->a, v->type == NODE_SEQ ? v->n : 1, sizeof(*ports));
+	struct port_range *ports =
+		arena_array(b->a, v->type == NODE_SEQ ? v->n : 1, sizeof(*ports));
 	uint32_t n = 0;
 	if (v->type == NODE_SCALAR)
 		read_port_item(b, v, ports, &n);
 	else
-		node_for_each(item, v)
-			read_port_item(b, item, ports, &n);
+		node_for_each(item, v) read_port_item(b, item, ports, &n);
 	t->n_ports = merge_ports(ports, n);
 	t->ports = ports;
 }
@@ -141,7 +144,7 @@ static bool has_bad_escape(const char *s)
 		if (!s[1] || !s[2] || !strchr(hex, s[1]) || !strchr(hex, s[2]))
 			return true;
 		if (strncasecmp(s, "%2f", 3) == 0 || strncasecmp(s, "%5c", 3) == 0 ||
-			strncasecmp(s, "%2e", 3) == 0 || strncmp(s, "%00", 3) == 0)
+		    strncasecmp(s, "%2e", 3) == 0 || strncmp(s, "%00", 3) == 0)
 			return true;
 	}
 	return false;
@@ -157,7 +160,8 @@ static bool is_path(const char *s, size_t n)
 			return false;
 	if (strstr(s, "//") || strstr(s, "/./") || strstr(s, "/../") || has_bad_escape(s))
 		return false;
-	return !(n >= 2 && strcmp(s + n - 2, "/.") == 0) && !(n >= 3 && strcmp(s + n - 3, "/..") == 0);
+	return !(n >= 2 && strcmp(s + n - 2, "/.") == 0) &&
+	       !(n >= 3 && strcmp(s + n - 3, "/..") == 0);
 }
 
 static uint32_t unique(const char **v, uint32_t n)
@@ -176,7 +180,8 @@ static void read_methods(struct build *b, const struct node *k, const struct nod
 	if (!want_seq(b, v, k->text))
 		return;
 	if (v->n == 0) {
-		diag_error(b->d, v->pos, "bad-value", "an empty list of methods permits nothing; leave it out for any");
+		diag_error(b->d, v->pos, "bad-value",
+			   "an empty list of methods permits nothing; leave it out for any");
 		return;
 	}
 	const char **list = arena_array(b->a, v->n, sizeof(*list));
@@ -189,7 +194,8 @@ static void read_methods(struct build *b, const struct node *k, const struct nod
 			list[n++] = item->text;
 		else
 			diag_error(b->d, item->pos, "bad-value",
-				"\"%.40s\" is not a method such as GET or POST (upper case)", item->text);
+				   "\"%.40s\" is not a method such as GET or POST (upper case)",
+				   item->text);
 	}
 	r->n_methods = unique(list, n);
 	r->methods = list;
@@ -208,7 +214,8 @@ static void read_paths(struct build *b, const struct node *k, const struct node 
 	if (!want_seq(b, v, k->text))
 		return;
 	if (v->n == 0) {
-		diag_error(b->d, v->pos, "bad-value", "an empty list of paths permits nothing; leave it out for any");
+		diag_error(b->d, v->pos, "bad-value",
+			   "an empty list of paths permits nothing; leave it out for any");
 		return;
 	}
 	struct path_rule *list = arena_array(b->a, v->n, sizeof(*list));
@@ -220,12 +227,14 @@ static void read_paths(struct build *b, const struct node *k, const struct node 
 		bool prefix = item->n && item->text[item->n - 1] == '*';
 		const char *text = arena_text(b->a, item->text, item->n - prefix);
 		if (is_path(text, item->n - prefix))
-			list[n++] = (struct path_rule){ text, (uint16_t)(item->n - prefix), prefix };
+			list[n++] =
+				(struct path_rule){ text, (uint16_t)(item->n - prefix), prefix };
 		else
 			diag_error(b->d, item->pos, "bad-value",
-				"\"%.100s\" is not a path such as /api/v2/* (from the root; no query, no //, "
-				"no . or .. segments, no \\ or ;, * only at the end)",
-				item->text);
+				   "\"%.100s\" is not a path such as /api/v2/* (from the root; no "
+				   "query, no //, "
+				   "no . or .. segments, no \\ or ;, * only at the end)",
+				   item->text);
 	}
 	qsort(list, n, sizeof(*list), compare_paths);
 	for (uint32_t i = 0; i < n; i++)
@@ -245,12 +254,12 @@ static void read_http(struct build *b, const struct node *v, struct terms *t)
 	if (!want_seq(b, v, "http"))
 		return;
 	if (v->n == 0)
-		diag_error(b->d, v->pos, "bad-value", "an empty list of http rules permits nothing; leave it out for any");
+		diag_error(b->d, v->pos, "bad-value",
+			   "an empty list of http rules permits nothing; leave it out for any");
 	struct http_rule *rules = arena_array(b->a, v->n + 1, sizeof(*rules));
 	uint32_t n = 0;
-	node_for_each(item, v)
-		if (read_map(b, item, "an http rule", KEYS(http_keys), &rules[n]))
-			n++;
+	node_for_each(item, v) if (read_map(b, item, "an http rule", KEYS(http_keys), &rules[n]))
+		n++;
 	t->n_http = n;
 	t->http = rules;
 	use_feature(b, FEATURE_BIT_HTTP_RULES, v->pos);
@@ -269,20 +278,22 @@ static void read_lint(struct build *b, const struct node *k, const struct node *
 		{ "allow", read_texts, offsetof(struct lint_mark, allow) },
 		{ "why", read_text, offsetof(struct lint_mark, why) },
 	};
-	static const char *const codes[] = { "broad-wildcard", "deny-lifted", "duplicate", "narrower",
-		"private-suffix", "shadowed", "unknown-suffix" };
+	static const char *const codes[] = { "broad-wildcard", "deny-lifted",    "duplicate",
+					     "narrower",       "private-suffix", "shadowed",
+					     "unknown-suffix" };
 	struct lint_mark mark = { .why = "" };
 	if (!read_map(b, v, k->text, KEYS(keys), &mark))
 		return;
 	if (!*mark.why)
-		diag_error(b->d, k->pos, "missing-key", "lint needs `why`: the reason why the finding is fine");
+		diag_error(b->d, k->pos, "missing-key",
+			   "lint needs `why`: the reason why the finding is fine");
 	const struct node *list = map_get(v, "allow");
 	const char *all = " ";
 	if (list && list->type == NODE_SEQ) {
 		node_for_each(item, list)
 		{
 			int i = read_word(b, item, "a code that an entry can lift", codes,
-				sizeof(codes) / sizeof(codes[0]));
+					  sizeof(codes) / sizeof(codes[0]));
 			if (i >= 0)
 				all = arena_printf(b->a, "%s%s ", all, codes[i]);
 		}
@@ -335,7 +346,8 @@ static void read_unseen(struct build *b, const struct node *v, struct terms *t)
 /* The keys that only an allow entry can have. */
 static void read_permits(struct build *b, const struct raw *r, struct terms *t)
 {
-	static const struct node key_private = { .text = "private" }, key_expires = { .text = "expires" };
+	static const struct node key_private = { .text = "private" },
+				 key_expires = { .text = "expires" };
 	if (r->ports)
 		read_ports(b, r->ports, t);
 	if (r->protocols)
@@ -358,15 +370,16 @@ static void read_permits(struct build *b, const struct raw *r, struct terms *t)
 
 static void refuse_permits(struct build *b, const struct raw *r)
 {
-	const struct node *const v[] = { r->ports, r->protocols, r->http, r->upgrade, r->unseen,
-		r->private, r->expires, r->limits };
-	static const char *const names[] = { "ports", "protocols", "http", "upgrade", "unseen", "private",
-		"expires", "limits" };
+	const struct node *const v[] = { r->ports,  r->protocols, r->http,    r->upgrade,
+					 r->unseen, r->private,   r->expires, r->limits };
+	static const char *const names[] = { "ports",  "protocols", "http",    "upgrade",
+					     "unseen", "private",   "expires", "limits" };
 	for (size_t i = 0; i < sizeof(v) / sizeof(v[0]); i++)
 		if (v[i])
 			diag_error(b->d, v[i]->pos, "bad-value",
-				"an entry that denies cannot have `%s`: it denies the name or address as a whole",
-				names[i]);
+				   "an entry that denies cannot have `%s`: it denies the name or "
+				   "address as a whole",
+				   names[i]);
 }
 
 static bool has_port(const struct terms *t, uint16_t port)
@@ -383,15 +396,19 @@ static void check_http(struct build *b, const struct raw *r, const struct terms 
 		diag_error(b->d, r->http->pos, "bad-value", "http rules need the protocol http");
 	else if (r->http && (t->protocols & PROTO_HTTPS) && !t->unseen)
 		diag_error(b->d, r->http->pos, "unseen",
-			"http rules cannot be applied where TLS hides the request; write protocols: [http], "
-			"or unseen: allow to let https through unjudged");
+			   "http rules cannot be applied where TLS hides the request; write "
+			   "protocols: [http], "
+			   "or unseen: allow to let https through unjudged");
 	if (r->unseen && !r->http)
-		diag_error(b->d, r->unseen->pos, "bad-value", "unseen says something only beside http rules");
+		diag_error(b->d, r->unseen->pos, "bad-value",
+			   "unseen says something only beside http rules");
 	if (t->upgrades && r->http)
 		diag_error(b->d, r->upgrade->pos, "bad-value",
-			"an upgraded connection is not judged by http rules: an entry cannot have both");
+			   "an upgraded connection is not judged by http rules: an entry cannot "
+			   "have both");
 	if (t->upgrades && !(t->protocols & (PROTO_HTTP | PROTO_HTTPS)))
-		diag_error(b->d, r->upgrade->pos, "bad-value", "upgrade needs the protocol http or https");
+		diag_error(b->d, r->upgrade->pos, "bad-value",
+			   "upgrade needs the protocol http or https");
 }
 
 static void check_tcp(struct build *b, struct pos at, const struct raw *r, const struct terms *t)
@@ -402,14 +419,15 @@ static void check_tcp(struct build *b, struct pos at, const struct raw *r, const
 		diag_error(b->d, at, "missing-key", "protocol tcp needs `ports`");
 	else if (has_port(t, 80) || has_port(t, 443))
 		diag_error(b->d, r->ports->pos, "bad-value",
-			"ports 80 and 443 cannot be raw tcp: they are judged as http and https");
+			   "ports 80 and 443 cannot be raw tcp: they are judged as http and https");
 }
 
 /* ---- kinds of entries --------------------------------------------------------------------------- */
 
 struct entry *add_entry(struct build *b)
 {
-	b->entries = arena_grow(b->a, b->entries, b->n_entries, &b->cap_entries, sizeof(*b->entries));
+	b->entries =
+		arena_grow(b->a, b->entries, b->n_entries, &b->cap_entries, sizeof(*b->entries));
 	struct entry *e = &b->entries[b->n_entries];
 	*e = (struct entry){ .order = (uint32_t)b->n_entries };
 	b->n_entries++;
@@ -417,7 +435,7 @@ struct entry *add_entry(struct build *b)
 }
 
 static struct entry *place_entry(struct build *b, const struct place *at, struct pos pos,
-	enum entry_kind kind, const char *pattern, const struct terms *t)
+				 enum entry_kind kind, const char *pattern, const struct terms *t)
 {
 	struct entry *e = add_entry(b);
 	e->pos = pos;
@@ -431,7 +449,7 @@ static struct entry *place_entry(struct build *b, const struct place *at, struct
 }
 
 static void add_name(struct build *b, const struct place *at, const struct node *v,
-	const struct terms *t)
+		     const struct terms *t)
 {
 	struct name n;
 	bool below;
@@ -450,16 +468,17 @@ static void add_name(struct build *b, const struct place *at, const struct node 
 
 /* Is the text an address or a prefix, where a name should stand? */
 static void check_cidr(struct build *b, const struct node *v, const struct prefix *p,
-	const struct terms *t)
+		       const struct terms *t)
 {
 	enum addr_class c = addr_class(&p->a);
 	if (c == ADDR_NEVER)
 		diag_warning(b->d, v->pos, "never-destination",
-			"%s is never a destination, whatever is listed", v->text);
+			     "%s is never a destination, whatever is listed", v->text);
 	else if (c == ADDR_PRIVATE && !t->private_ok)
 		diag_warning(b->d, v->pos, "unreachable",
-			"%s is private address space; without private: true the entry permits nothing",
-			v->text);
+			     "%s is private address space; without private: true the entry permits "
+			     "nothing",
+			     v->text);
 }
 
 static void add_cidr(struct build *b, const struct raw *r, const struct node *v, struct terms *t)
@@ -468,7 +487,8 @@ static void add_cidr(struct build *b, const struct raw *r, const struct node *v,
 	if (!r->at->deny && !r->ports)
 		diag_error(b->d, v->pos, "missing-key", "a cidr entry needs `ports`");
 	if (!r->at->deny && r->protocols && t->protocols != PROTO_TCP)
-		diag_error(b->d, r->protocols->pos, "bad-value", "a cidr entry can have the protocol tcp only");
+		diag_error(b->d, r->protocols->pos, "bad-value",
+			   "a cidr entry can have the protocol tcp only");
 	if (!read_prefix(b, v, &p))
 		return;
 	if (p.len == 0 || (p.len == 96 && prefix_is_v4(&p))) {
@@ -482,11 +502,12 @@ static void add_cidr(struct build *b, const struct raw *r, const struct node *v,
 	place_entry(b, r->at, v->pos, ENTRY_CIDR, v->text, t)->prefix = copy;
 }
 
-static void add_list(struct build *b, const struct raw *r, const struct node *v, const struct terms *t)
+static void add_list(struct build *b, const struct raw *r, const struct node *v,
+		     const struct terms *t)
 {
 	const struct name_list *list;
-	if (v->type == NODE_MAP ? !read_inline_list(b, v, !r->at->deny, t->lint_allow, &list) :
-				  !want_text(b, v, "list") ||
+	if (v->type == NODE_MAP ? !read_inline_list(b, v, !r->at->deny, t->lint_allow, &list)
+				: !want_text(b, v, "list") ||
 					  !read_name_list(b, v, !r->at->deny, t->lint_allow, &list))
 		return;
 	const char *pattern = arena_printf(b->a, "list:%s", list->path);
@@ -518,14 +539,15 @@ static bool is_required_there(const struct terms *t, const char *key)
 }
 
 static void check_required(struct build *b, struct pos at, const struct place *place,
-	const struct terms *t)
+			   const struct terms *t)
 {
 	if (place->deny || place->preset)
 		return;
 	for (uint32_t i = 0; i < b->require.n; i++)
 		if (!is_required_there(t, b->require.v[i]))
-			diag_error(b->d, at, "missing-key", "the entry lacks `%s`, which this policy requires",
-				b->require.v[i]);
+			diag_error(b->d, at, "missing-key",
+				   "the entry lacks `%s`, which this policy requires",
+				   b->require.v[i]);
 }
 
 /* The one of domain, cidr and list that an entry has; NULL with a message. */
@@ -534,8 +556,8 @@ static const struct node *subject(struct build *b, const struct node *v, const s
 	unsigned n = !!r->domain + !!r->cidr + !!r->list;
 	if (n == 1)
 		return r->domain ? r->domain : r->cidr ? r->cidr : r->list;
-	diag_error(b->d, v->pos, n ? "bad-value" : "missing-key", "an entry needs %s `domain`, `cidr` or `list`",
-		n ? "only one of" : "one of");
+	diag_error(b->d, v->pos, n ? "bad-value" : "missing-key",
+		   "an entry needs %s `domain`, `cidr` or `list`", n ? "only one of" : "one of");
 	return NULL;
 }
 
@@ -572,7 +594,8 @@ static void read_mapping(struct build *b, const struct node *v, const struct pla
 		add_list(b, &r, s, t);
 }
 
-void read_entries(struct build *b, const struct node *list, const char *what, const struct place *at)
+void read_entries(struct build *b, const struct node *list, const char *what,
+		  const struct place *at)
 {
 	if (!want_seq(b, list, what))
 		return;
