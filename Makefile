@@ -147,6 +147,16 @@ determinism: $(BUILD)/cx-policyc
 	@$(MAKE) --no-print-directory -s BUILD=$(BUILD)/clang CC=clang HARDEN= $(BUILD)/clang/cx-policyc
 	@tests/oracle/determinism.sh $(BUILD) $(BUILD)/cx-policyc $(BUILD)/clang/cx-policyc
 
+# ---- help ----------------------------------------------------------------------------------------
+.PHONY: help
+help:
+	@echo 'all      the programs and the module, under $(BUILD)/ (the default)'
+	@echo 'deps     packages, and the Unbound that can load the module'
+	@echo 'demo     a guest, a gateway and an Internet in network namespaces'
+	@echo 'check    every test: $(CHECK_STAGES)'
+	@echo 'bench    ratios against peers, in one table'
+	@echo 'Each stage of the check is a target of its own; CONTRIBUTING.md says what each shows.'
+
 # ---- lint, and everything ------------------------------------------------------------------------
 .PHONY: lint check
 lint: $(BUILD)/cx_unbound.so $(BUILD)/cx-policyc
