@@ -8,7 +8,8 @@ set -eu
 
 top=$(cd "$(dirname "$0")/.." && pwd)
 root=$(mktemp -d "${TMPDIR:-/tmp}/cx-fresh.XXXXXX")
-trap 'rm -rf --one-file-system "$root"' EXIT
+chmod 755 "$root"
+trap '[ -n "${KEEP_ROOT:-}" ] && echo "fresh-root: kept $root" || rm -rf --one-file-system "$root"' EXIT
 [ $# -gt 0 ] || set -- demo check
 
 # shellcheck disable=SC2016 # apt's own format
