@@ -396,7 +396,11 @@ server:
 
     def agent_state(self, name="haproxy"):
         """How HAProxy sees its agent: UP, DOWN ..."""
-        for line in self.admin("show stat", name).splitlines():
+        try:
+            table = self.admin("show stat", name)
+        except OSError: # it has made the socket and does not listen yet
+            return ""
+        for line in table.splitlines():
             cells = line.split(",")
             if cells[:2] == ["cx-agent", "spoa"]:
                 return cells[17]
