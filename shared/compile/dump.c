@@ -57,11 +57,12 @@ static const uint8_t *put_paths(struct out *o, const uint8_t *b, unsigned n)
 	return b;
 }
 
-static void put_http(struct out *o, const char *sep, const uint8_t *b)
+void dump_http(struct out *o, const struct walk *w, uint32_t at)
 {
+	const uint8_t *b = w->p->http + at;
 	unsigned n = get16(b);
 	b += 2;
-	out_printf(o, "%shttp: [", sep);
+	out_text(o, "[");
 	for (unsigned i = 0; i < n; i++) {
 		unsigned methods = get16(b), paths = get16(b + 2);
 		out_text(o, i ? ", {" : "{");
@@ -109,8 +110,10 @@ void dump_terms(struct out *o, const struct walk *w, uint32_t rule, const char *
 		r->flags & RULE_CIDR ? (unsigned)PROTO_TCP : (unsigned)(PROTO_HTTPS | PROTO_HTTP);
 	if (r->protocols != usual)
 		put_protocols(o, sep, r->protocols);
-	if (r->http != FMT_NONE)
-		put_http(o, sep, p->http + r->http);
+	if (r->http != FMT_NONE) {
+		out_printf(o, "%shttp: ", sep);
+		dump_http(o, w, r->http);
+	}
 	if (r->flags & RULE_UNSEEN)
 		out_printf(o, "%sunseen: allow", sep);
 	if (r->upgrades)

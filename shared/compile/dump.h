@@ -18,4 +18,7 @@ bool policy_dump(const char *path, FILE *to, char *err, size_t size);
 /* What a rule permits, as keys of an entry, each behind sep: ", ports: [443], protocols: [https]". */
 void dump_terms(struct out *o, const struct walk *w, uint32_t rule, const char *sep);
 
+/* http rules at an offset of SEC_HTTP, as [{methods: [GET], paths: [...]}, ...]. */
+void dump_http(struct out *o, const struct walk *w, uint32_t at);
+
 #endif

@@ -11,13 +11,14 @@
 #include <time.h>
 
 #include "shared/compile/compile.h"
+#include "shared/compile/diff.h"
 #include "shared/compile/dump.h"
 #include "shared/compile/sign.h"
 
 enum { EXIT_FINE, EXIT_POLICY, EXIT_USAGE, EXIT_SYSTEM };
 
 enum action { ACTION_COMPILE, ACTION_HELP, ACTION_VERSION, ACTION_LIST_PRESETS, ACTION_PRESET,
-	ACTION_VERIFY, ACTION_DUMP };
+	ACTION_VERIFY, ACTION_DUMP, ACTION_DIFF };
 
 struct args {
 	enum action action;
@@ -25,6 +26,7 @@ struct args {
 	const char *preset;
 	const char *key; /* --sign, --verify */
 	const char *dumped;
+	bool only_widened; /* --fail-on */
 	const char *strict_codes; /* NULL: all */
 	bool strict, check;
 	enum diag_format format;
@@ -123,6 +125,19 @@ static bool take_dump(struct args *a, const char *value)
 	return *value != '\0';
 }
 
+static bool take_diff(struct args *a, const char *value)
+{
+	(void)value;
+	a->action = ACTION_DIFF;
+	return true;
+}
+
+static bool take_fail_on(struct args *a, const char *value)
+{
+	a->only_widened = strcmp(value, "widened") == 0;
+	return a->only_widened || strcmp(value, "any") == 0;
+}
+
 static bool take_help(struct args *a, const char *value)
 {
 	(void)value;
@@ -165,6 +180,10 @@ static const struct option_row {
 		"check that this public key's owner signed the compiled policy that follows" },
 	{ "dump", 0, required_argument, "POLICY.BIN", take_dump,
 		"print a compiled policy as YAML; compiling that gives the same meaning" },
+	{ "diff", 0, no_argument, NULL, take_diff,
+		"say what changes between two policies (YAML or compiled); exit 0 same, 1 differ, 4 cannot" },
+	{ "fail-on", 0, required_argument, "WHAT", take_fail_on,
+		"with --diff, exit 1 on any change (the default), or only if something was widened" },
 	{ "help", 'h', no_argument, NULL, take_help, "print this" },
 	{ "version", 'V', no_argument, NULL, take_version, "print the version" },
 };
@@ -225,6 +244,8 @@ static void count_files(enum action action, size_t *least, size_t *most)
 		*most = SIZE_MAX;
 	} else if (action == ACTION_VERIFY) {
 		*least = *most = 1;
+	} else if (action == ACTION_DIFF) {
+		*least = *most = 2;
 	}
 }
 
@@ -359,6 +380,12 @@ static int dump(const struct args *a)
 	return EXIT_POLICY;
 }
 
+static int diff(const struct args *a)
+{
+	const struct diff_options o = { .format = a->format, .only_widened = a->only_widened };
+	return (int)policy_diff(a->files[0], a->files[1], &a->options, &o, stdout);
+}
+
 /* What was printed must have arrived. */
 static int flushed(int rc)
 {
@@ -390,6 +417,8 @@ int main(int argc, char **argv)
 		return flushed(verify(&a));
 	case ACTION_DUMP:
 		return flushed(dump(&a));
+	case ACTION_DIFF:
+		return flushed(diff(&a));
 	case ACTION_COMPILE:
 		break;
 	}
