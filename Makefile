@@ -68,6 +68,25 @@ $(BUILD)/cxctl: $(call obj,$(CXCTL_SRC)) $(CORE_OBJ)
 $(BUILD)/cx-spoa: $(call obj,$(SPOA_SRC)) $(LIVE_OBJ) $(CORE_OBJ)
 	$(CC) $(LDFLAGS) -pthread -o $@ $^ $(POLICY_LIBS) -lev
 
+# ---- install -------------------------------------------------------------------------------------
+# Programs, the module with the Unbound that it is made for, manuals and examples. Starts nothing and
+# touches no installed Unbound or HAProxy.
+D = $(DESTDIR)$(PREFIX)
+.PHONY: install
+install: all
+	install -d $(D)/bin $(D)/sbin $(D)/lib/cx/unbound $(D)/share/man/man1 $(D)/share/man/man5 \
+		$(D)/share/man/man8 $(D)/share/doc/cx
+	install -m 755 $(BUILD)/cx-policyc $(BUILD)/cxctl $(D)/bin
+	install -m 755 $(BUILD)/cx-spoa $(D)/sbin
+	install -m 755 $(BUILD)/cx_unbound.so $(D)/lib/cx
+	install -m 755 $(UNBOUND)/sbin/unbound $(UNBOUND)/sbin/unbound-checkconf \
+		$(UNBOUND)/sbin/unbound-control $(D)/lib/cx/unbound
+	install -m 644 docs/man/*.1 $(D)/share/man/man1
+	install -m 644 docs/man/*.5 $(D)/share/man/man5
+	install -m 644 docs/man/*.8 $(D)/share/man/man8
+	cp -R --no-preserve=ownership conf README.md CHANGELOG.md docs/operating.md docs/security.md \
+		docs/audit.md $(D)/share/doc/cx
+
 # ---- unit tests ----------------------------------------------------------------------------------
 # tests/unit/test_NAME.c is one program; it takes what it needs of the objects of UNIT_LIB_SRC.
 UNIT_TESTS := bytes name addr audit badpolicy slot verdict decide \
