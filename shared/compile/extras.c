@@ -40,7 +40,7 @@ static bool is_header(const char *s)
 		return false;
 	for (size_t i = 0; i < n; i++)
 		if (!(s[i] >= 'a' && s[i] <= 'z') && !(s[i] >= 'A' && s[i] <= 'Z') &&
-			!(s[i] >= '0' && s[i] <= '9') && !strchr("-_", s[i]))
+		    !(s[i] >= '0' && s[i] <= '9') && !strchr("-_", s[i]))
 			return false;
 	return true;
 }
@@ -53,7 +53,7 @@ static void read_header(struct build *b, const struct node *k, const struct node
 		*(const char **)to = s;
 	else if (*s)
 		diag_error(b->d, v->pos, "bad-value",
-			"a header is written as \"Name: text with {value}\", not \"%.60s\"", s);
+			   "a header is written as \"Name: text with {value}\", not \"%.60s\"", s);
 }
 
 static void read_hosts(struct build *b, const struct node *k, const struct node *v, void *to)
@@ -67,7 +67,8 @@ static void read_hosts(struct build *b, const struct node *k, const struct node 
 	uint32_t n = 0;
 	node_for_each(item, v)
 	{
-		if (want_text(b, item, "a host") && parse_name(b, item->pos, item->text, item->n, &name, NULL))
+		if (want_text(b, item, "a host") &&
+		    parse_name(b, item->pos, item->text, item->n, &name, NULL))
 			list[n++] = arena_text(b->a, text, name_to_text(&name, text));
 	}
 	c->hosts = list;
@@ -79,7 +80,7 @@ static bool is_credential_name(const char *s)
 	size_t n = strlen(s);
 	for (size_t i = 0; i < n; i++)
 		if (!(s[i] >= 'A' && s[i] <= 'Z') && !(s[i] >= 'a' && s[i] <= 'z') && s[i] != '_' &&
-			!(s[i] >= '0' && s[i] <= '9') && s[i] != '-')
+		    !(s[i] >= '0' && s[i] <= '9') && s[i] != '-')
 			return false;
 	return n > 0 && n <= 64;
 }
@@ -101,17 +102,22 @@ void read_credentials(struct build *b, const struct node *k, const struct node *
 		use_feature(b, FEATURE_BIT_CREDENTIALS, k->pos);
 	node_for_each_pair(name, value, v)
 	{
-		struct credential c = { .pos = name->pos, .name = name->text, .source = "", .scope = "",
-			.header = "" };
+		struct credential c = { .pos = name->pos,
+					.name = name->text,
+					.source = "",
+					.scope = "",
+					.header = "" };
 		if (!is_credential_name(name->text))
-			diag_error(b->d, name->pos, "bad-value",
+			diag_error(
+				b->d, name->pos, "bad-value",
 				"a credential's name has 1 to 64 of A-Z a-z 0-9 _ - and no others");
 		if (!read_map(b, value, "a credential", KEYS(keys), &c))
 			continue;
 		if (!map_get(value, "source") || !map_get(value, "scope"))
-			diag_error(b->d, name->pos, "missing-key", "a credential needs `source` and `scope`");
-		b->credentials = arena_grow(b->a, b->credentials, b->n_credentials, &b->cap_credentials,
-			sizeof(*b->credentials));
+			diag_error(b->d, name->pos, "missing-key",
+				   "a credential needs `source` and `scope`");
+		b->credentials = arena_grow(b->a, b->credentials, b->n_credentials,
+					    &b->cap_credentials, sizeof(*b->credentials));
 		b->credentials[b->n_credentials++] = c;
 	}
 }
@@ -139,8 +145,10 @@ static bool is_proxy_auth(const struct build *b, const char *name)
 
 static void unknown_credential(struct build *b, const struct profile *p, const char *name)
 {
-	diag_error(b->d, p->pos, "unknown-credential", "profile \"%s\" names the credential \"%.64s\", "
-		"which `credentials` does not have", p->name, name);
+	diag_error(b->d, p->pos, "unknown-credential",
+		   "profile \"%s\" names the credential \"%.64s\", "
+		   "which `credentials` does not have",
+		   p->name, name);
 }
 
 static void check_credentials(struct build *b)
@@ -157,7 +165,8 @@ static void check_credentials(struct build *b)
 		const struct credential *c = &b->credentials[i];
 		if (c->n_hosts == 0 && !is_proxy_auth(b, c->name))
 			diag_warning(b->d, c->pos, "unused-credential",
-				"the credential \"%s\" has no `hosts`: it is sent nowhere", c->name);
+				     "the credential \"%s\" has no `hosts`: it is sent nowhere",
+				     c->name);
 	}
 }
 
@@ -191,14 +200,19 @@ static void read_services(struct build *b, const struct node *k, const struct no
 		return;
 	node_for_each_pair(name, value, v)
 	{
-		struct mesh_service s = { .pos = name->pos, .name = name->text, .host = "",
-			.principal = "", .labels = "" };
+		struct mesh_service s = { .pos = name->pos,
+					  .name = name->text,
+					  .host = "",
+					  .principal = "",
+					  .labels = "" };
 		if (!read_map(b, value, "a service", KEYS(keys), &s))
 			continue;
-		if (!map_get(value, "host") || !map_get(value, "port") || !map_get(value, "principal"))
-			diag_error(b->d, name->pos, "missing-key", "a service needs `host`, `port` and `principal`");
+		if (!map_get(value, "host") || !map_get(value, "port") ||
+		    !map_get(value, "principal"))
+			diag_error(b->d, name->pos, "missing-key",
+				   "a service needs `host`, `port` and `principal`");
 		b->services = arena_grow(b->a, b->services, b->n_services, &b->cap_services,
-			sizeof(*b->services));
+					 sizeof(*b->services));
 		b->services[b->n_services++] = s;
 	}
 }
@@ -219,7 +233,7 @@ static void refuse_key(struct build *b, const struct node *k, const struct node 
 	(void)v;
 	(void)to;
 	diag_error(b->d, k->pos, "not-expressible",
-		"`%s` of an AuthorizationPolicy cannot be expressed here", k->text);
+		   "`%s` of an AuthorizationPolicy cannot be expressed here", k->text);
 }
 
 static void skip_key(struct build *b, const struct node *k, const struct node *v, void *to)
@@ -235,13 +249,15 @@ static void read_patterns(struct build *b, const struct node *k, const struct no
 	struct texts *out = to;
 	read_texts(b, k, v, out);
 	if (v->type == NODE_SEQ && v->n == 0)
-		diag_error(b->d, v->pos, "not-expressible", "an empty list of %s; leave it out for any", k->text);
+		diag_error(b->d, v->pos, "not-expressible",
+			   "an empty list of %s; leave it out for any", k->text);
 	for (uint32_t i = 0; i < out->n; i++) {
 		const char *s = out->v[i], *star = strchr(s, '*');
 		size_t n = strlen(s);
-		if (n == 0 || (star && strchr(star + 1, '*')) || (star && star != s && star != s + n - 1))
+		if (n == 0 || (star && strchr(star + 1, '*')) ||
+		    (star && star != s && star != s + n - 1))
 			diag_error(b->d, v->pos, "not-expressible",
-				"\"%.60s\": only exact texts, x*, *x and * can be expressed", s);
+				   "\"%.60s\": only exact texts, x*, *x and * can be expressed", s);
 	}
 }
 
@@ -298,11 +314,11 @@ static void read_parts(struct build *b, const struct node *k, const struct node 
 	if (!want_seq(b, v, k->text))
 		return;
 	if (v->n == 0)
-		diag_error(b->d, v->pos, "not-expressible", "an empty list; leave `%s` out for any", k->text);
+		diag_error(b->d, v->pos, "not-expressible", "an empty list; leave `%s` out for any",
+			   k->text);
 	out->v = arena_array(b->a, v->n + 1, sizeof(*out->v));
-	node_for_each(item, v)
-		if (read_map(b, item, k->text, is_to ? to_keys : from_keys, 1, &out->v[out->n]))
-			out->n++;
+	node_for_each(item, v) if (read_map(b, item, k->text, is_to ? to_keys : from_keys, 1,
+					    &out->v[out->n])) out->n++;
 }
 
 struct authz_raw {
@@ -311,7 +327,7 @@ struct authz_raw {
 
 /* Each `to` with each `from`: a rule holds if any of both match. */
 static void cross(struct build *b, struct authz *a, const struct authz_raw *r, size_t *cap,
-	struct authz_rule **rules)
+		  struct authz_rule **rules)
 {
 	static const struct authz_part any;
 	uint32_t n_to = r->to.n ? r->to.n : 1, n_from = r->from.n ? r->from.n : 1;
@@ -320,8 +336,9 @@ static void cross(struct build *b, struct authz *a, const struct authz_raw *r, s
 			const struct authz_part *t = r->to.n ? &r->to.v[i] : &any;
 			const struct authz_part *f = r->from.n ? &r->from.v[j] : &any;
 			*rules = arena_grow(b->a, *rules, a->n_rules, cap, sizeof(**rules));
-			(*rules)[a->n_rules++] = (struct authz_rule){ t->methods.n, t->paths.n,
-				f->principals.n, t->methods.v, t->paths.v, f->principals.v };
+			(*rules)[a->n_rules++] =
+				(struct authz_rule){ t->methods.n, t->paths.n, f->principals.n,
+						     t->methods.v, t->paths.v, f->principals.v };
 		}
 }
 
@@ -345,7 +362,8 @@ static void read_rules(struct build *b, const struct node *k, const struct node 
 		if (!read_map(b, item, "a rule", KEYS(keys), &r))
 			continue;
 		if ((uint64_t)a->n_rules + (uint64_t)r.to.n * r.from.n > MAX_AUTHZ_RULES) {
-			diag_error(b->d, item->pos, "too-large", "more than %d rules", MAX_AUTHZ_RULES);
+			diag_error(b->d, item->pos, "too-large", "more than %d rules",
+				   MAX_AUTHZ_RULES);
 			return;
 		}
 		cross(b, a, &r, &cap, &rules);
@@ -373,9 +391,9 @@ static void read_selector(struct build *b, const struct node *k, const struct no
 static void read_spec(struct build *b, const struct node *k, const struct node *v, void *to)
 {
 	static const struct key keys[] = {
-		{ "selector", read_selector, 0 },   { "action", read_action, 0 },
-		{ "rules", read_rules, 0 },	    { "targetRef", refuse_key, 0 },
-		{ "targetRefs", refuse_key, 0 },    { "provider", refuse_key, 0 },
+		{ "selector", read_selector, 0 }, { "action", read_action, 0 },
+		{ "rules", read_rules, 0 },       { "targetRef", refuse_key, 0 },
+		{ "targetRefs", refuse_key, 0 },  { "provider", refuse_key, 0 },
 	};
 	read_map(b, v, k->text, KEYS(keys), to);
 }
@@ -433,7 +451,8 @@ static void check_selectors(struct build *b)
 			any = any || selects(&b->authz[i], &b->services[j]);
 		if (!any)
 			diag_warning(b->d, b->authz[i].pos, "selects-nothing",
-				"this AuthorizationPolicy selects none of `mesh.services`: it has no effect");
+				     "this AuthorizationPolicy selects none of `mesh.services`: it "
+				     "has no effect");
 	}
 }
 
@@ -449,7 +468,8 @@ void read_authorization(struct build *b, const struct node *doc)
 	if (!read_map(b, doc, "an AuthorizationPolicy", KEYS(keys), &a))
 		return;
 	if (!map_get(doc, "apiVersion") || !map_get(doc, "kind"))
-		diag_error(b->d, doc->pos, "missing-key", "a Kubernetes document needs `apiVersion` and `kind`");
+		diag_error(b->d, doc->pos, "missing-key",
+			   "a Kubernetes document needs `apiVersion` and `kind`");
 	b->authz = arena_grow(b->a, b->authz, b->n_authz, &b->cap_authz, sizeof(*b->authz));
 	b->authz[b->n_authz++] = a;
 	use_feature(b, FEATURE_BIT_AUTHORIZATION, doc->pos);
@@ -468,16 +488,16 @@ static bool is_target(const char *s)
 	return false;
 }
 
-static void add_test(struct build *b, const struct policy_test *like, const struct node *target, bool allow,
-	const char *reason)
+static void add_test(struct build *b, const struct policy_test *like, const struct node *target,
+		     bool allow, const char *reason)
 {
 	if (!want_text(b, target, "a target"))
 		return;
 	if (!is_target(target->text)) {
 		diag_error(b->d, target->pos, "bad-value",
-			"\"%.100s\" is not a target: dns:NAME[/TYPE], https://HOST[:PORT], "
-			"http://HOST[:PORT]/PATH, connect:HOST:PORT or tcp:IP:PORT",
-			target->text);
+			   "\"%.100s\" is not a target: dns:NAME[/TYPE], https://HOST[:PORT], "
+			   "http://HOST[:PORT]/PATH, connect:HOST:PORT or tcp:IP:PORT",
+			   target->text);
 		return;
 	}
 	b->tests = arena_grow(b->a, b->tests, b->n_tests, &b->cap_tests, sizeof(*b->tests));
@@ -493,8 +513,7 @@ static void read_test_allow(struct build *b, const struct node *k, const struct 
 {
 	if (!want_seq(b, v, k->text))
 		return;
-	node_for_each(item, v)
-		add_test(b, to, item, true, "");
+	node_for_each(item, v) add_test(b, to, item, true, "");
 }
 
 static const char *read_reason(struct build *b, const struct node *v)
@@ -513,16 +532,15 @@ static const char *read_reason(struct build *b, const struct node *v)
 			i = (int)j;
 	if (i >= 0 && strcmp(v->text, "allowed") != 0)
 		return words[i];
-	diag_error(b->d, v->pos, "bad-value", "\"%.60s\" is not a reason of a denial such as not-listed, or any",
-		v->text);
+	diag_error(b->d, v->pos, "bad-value",
+		   "\"%.60s\" is not a reason of a denial such as not-listed, or any", v->text);
 	return NULL;
 }
 
 static void read_test_deny(struct build *b, const struct node *k, const struct node *v, void *to)
 {
 	if (v->type == NODE_SEQ) {
-		node_for_each(item, v)
-			add_test(b, to, item, false, "any");
+		node_for_each(item, v) add_test(b, to, item, false, "any");
 		return;
 	}
 	if (!want_map(b, v, k->text))
@@ -559,11 +577,14 @@ static void read_test(struct build *b, const struct node *v)
 		{ "allow", skip_key, 0 },
 		{ "deny", skip_key, 0 },
 	};
-	struct policy_test t = { .pos = v->pos, .name = "", .profile = "", .target = "", .reason = "" };
+	struct policy_test t = {
+		.pos = v->pos, .name = "", .profile = "", .target = "", .reason = ""
+	};
 	if (!read_map(b, v, "a test", KEYS(who), &t))
 		return;
 	if (!map_get(v, "profile") == !map_get(v, "source"))
-		diag_error(b->d, v->pos, "missing-key", "a test needs either `profile` or `source`");
+		diag_error(b->d, v->pos, "missing-key",
+			   "a test needs either `profile` or `source`");
 	node_for_each_pair(k, value, v)
 	{
 		if (strcmp(k->text, "allow") == 0)
@@ -578,11 +599,10 @@ void read_tests(struct build *b, const struct node *k, const struct node *v, voi
 	(void)to;
 	if (!want_seq(b, v, k->text))
 		return;
-	node_for_each(item, v)
-		read_test(b, item);
+	node_for_each(item, v) read_test(b, item);
 	if (b->n_tests)
 		diag_warning(b->d, k->pos, "tests-not-run",
-			"tests are checked for their form; this version does not run them");
+			     "tests are checked for their form; this version does not run them");
 }
 
 /* ---- together ----------------------------------------------------------------------------------- */
@@ -592,7 +612,8 @@ void finish_extras(struct build *b)
 	check_credentials(b);
 	check_selectors(b);
 	if (b->n_credentials)
-		qsort(b->credentials, b->n_credentials, sizeof(*b->credentials), compare_credentials);
+		qsort(b->credentials, b->n_credentials, sizeof(*b->credentials),
+		      compare_credentials);
 	b->m->credentials = b->credentials;
 	b->m->n_credentials = (uint32_t)b->n_credentials;
 	b->m->services = b->services;

@@ -54,16 +54,19 @@ static int sync_directory(const char *dir, char *err, size_t size)
 	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return failed(dir, err, size);
-	int rc = fsync(fd) == 0 || errno == EINVAL ? 0 : failed("fsync of the directory", err, size);
+	int rc =
+		fsync(fd) == 0 || errno == EINVAL ? 0 : failed("fsync of the directory", err, size);
 	close(fd);
 	return rc;
 }
 
-int compile_write_file(const char *path, const uint8_t *bytes, size_t len, char *err, size_t err_size)
+int compile_write_file(const char *path, const uint8_t *bytes, size_t len, char *err,
+		       size_t err_size)
 {
 	char temp[PATH_MAX], dir[PATH_MAX];
 	const char *slash = strrchr(path, '/');
-	int n = snprintf(dir, sizeof(dir), "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
+	int n = snprintf(dir, sizeof(dir), "%.*s", slash ? (int)(slash - path) : 1,
+			 slash ? path : ".");
 	if (slash == path)
 		strcpy(dir, "/");
 	int m = snprintf(temp, sizeof(temp), "%s.XXXXXX", path);

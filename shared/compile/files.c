@@ -75,7 +75,8 @@ static char *read_path(const char *path, size_t max, size_t *n)
 	return text;
 }
 
-bool read_whole(struct build *b, const char *path, struct pos at, size_t max, char **text, size_t *n)
+bool read_whole(struct build *b, const char *path, struct pos at, size_t max, char **text,
+		size_t *n)
 {
 	*text = read_path(path, max, n);
 	if (*text)
@@ -93,14 +94,16 @@ const char *path_below(struct build *b, const char *written, struct pos at)
 {
 	char real[PATH_MAX];
 	size_t n = strlen(b->dir);
-	const char *joined = written[0] == '/' ? written : arena_printf(b->a, "%s/%s", b->dir, written);
+	const char *joined =
+		written[0] == '/' ? written : arena_printf(b->a, "%s/%s", b->dir, written);
 	if (!realpath(joined, real)) {
 		diag_error(b->d, at, "file", "%.200s: %s", written, strerror(errno));
 		return NULL;
 	}
 	if (strncmp(real, b->dir, n) != 0 || (real[n] != '/' && n > 1)) {
 		diag_error(b->d, at, "file",
-			"%.200s lies outside the main file's directory (after symbolic links)", written);
+			   "%.200s lies outside the main file's directory (after symbolic links)",
+			   written);
 		return NULL;
 	}
 	struct stat st;

@@ -9,7 +9,7 @@ bool want_map(struct build *b, const struct node *v, const char *what)
 	if (v->type == NODE_MAP)
 		return true;
 	diag_error(b->d, v->pos, "type", "%s must be a mapping, not %s%s", what, node_what(v),
-		node_is_null(v) ? "; write {} for none" : "");
+		   node_is_null(v) ? "; write {} for none" : "");
 	return false;
 }
 
@@ -18,7 +18,7 @@ bool want_seq(struct build *b, const struct node *v, const char *what)
 	if (v->type == NODE_SEQ)
 		return true;
 	diag_error(b->d, v->pos, "type", "%s must be a list, not %s%s", what, node_what(v),
-		node_is_null(v) ? "; write [] for none" : "");
+		   node_is_null(v) ? "; write [] for none" : "");
 	return false;
 }
 
@@ -50,8 +50,8 @@ static unsigned distance(const char *a, size_t na, const char *b, size_t nb)
 	return row[na % 3][nb];
 }
 
-const char *nearest(const char *s, const char *(*word)(const void *table, size_t i), const void *table,
-	size_t n)
+const char *nearest(const char *s, const char *(*word)(const void *table, size_t i),
+		    const void *table, size_t n)
 {
 	const char *best = NULL;
 	size_t len = strlen(s);
@@ -86,22 +86,25 @@ static const struct key *find_key(const struct key *keys, size_t n, const char *
 }
 
 static void unknown_key(struct build *b, const struct node *k, const char *what,
-	const struct key *keys, size_t n)
+			const struct key *keys, size_t n)
 {
 	const char *near = nearest(k->text, key_name, keys, n);
 	if (near)
-		diag_error(b->d, k->pos, "unknown-key", "unknown key \"%.100s\" in %s; did you mean \"%s\"?",
-			k->text, what, near);
+		diag_error(b->d, k->pos, "unknown-key",
+			   "unknown key \"%.100s\" in %s; did you mean \"%s\"?", k->text, what,
+			   near);
 	else
-		diag_error(b->d, k->pos, "unknown-key", "unknown key \"%.100s\" in %s", k->text, what);
+		diag_error(b->d, k->pos, "unknown-key", "unknown key \"%.100s\" in %s", k->text,
+			   what);
 }
 
-bool read_map(struct build *b, const struct node *v, const char *what, const struct key *keys, size_t n,
-	void *to)
+bool read_map(struct build *b, const struct node *v, const char *what, const struct key *keys,
+	      size_t n, void *to)
 {
 	if (!want_map(b, v, what))
 		return false;
-	node_for_each_pair(key, value, v) {
+	node_for_each_pair(key, value, v)
+	{
 		const struct key *k = find_key(keys, n, key->text);
 		if (k)
 			k->read(b, key, value, (char *)to + k->off);
@@ -115,9 +118,7 @@ const struct node *map_get(const struct node *map, const char *key)
 {
 	if (map->type != NODE_MAP)
 		return NULL;
-	node_for_each_pair(k, v, map)
-		if (strcmp(k->text, key) == 0)
-			return v;
+	node_for_each_pair(k, v, map) if (strcmp(k->text, key) == 0) return v;
 	return NULL;
 }
 

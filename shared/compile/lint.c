@@ -13,7 +13,7 @@
 struct lookup {
 	const struct build *b;
 	uint32_t *slots; /* entry plus one; 0: free */
-	uint32_t *next;	 /* by entry: another one with the same subject, plus one */
+	uint32_t *next;  /* by entry: another one with the same subject, plus one */
 	size_t mask;
 	size_t n_below; /* wildcards that allow */
 	size_t n_denies;
@@ -93,11 +93,12 @@ static void compare_twins(struct build *b, const struct entry *old, const struct
 		const struct entry *deny = e->deny ? e : old;
 		if (!lifted(allow, "shadowed"))
 			diag_warning(b->d, allow->pos, "shadowed",
-				"\"%.100s\" is denied at %s:%u: this entry permits nothing", allow->pattern,
-				diags_file_name(b->d, deny->pos.file), deny->pos.line);
+				     "\"%.100s\" is denied at %s:%u: this entry permits nothing",
+				     allow->pattern, diags_file_name(b->d, deny->pos.file),
+				     deny->pos.line);
 	} else if (memcmp(old->id, e->id, RULE_ID_SIZE) == 0 && !lifted(e, "duplicate")) {
-		diag_warning(b->d, e->pos, "duplicate", "\"%.100s\" stands already at %s:%u", e->pattern, file,
-			old->pos.line);
+		diag_warning(b->d, e->pos, "duplicate", "\"%.100s\" stands already at %s:%u",
+			     e->pattern, file, old->pos.line);
 	}
 }
 
@@ -118,8 +119,8 @@ static void add_to_lookup(struct lookup *l, struct build *b, uint32_t i)
 /* ---- what stands above a name ------------------------------------------------------------------- */
 
 /* An entry of the layer about names below wire[0..n), that denies or not; NULL: none. */
-static const struct entry *wildcard_at(const struct lookup *l, uint32_t layer, const uint8_t *wire, size_t n,
-	bool deny)
+static const struct entry *wildcard_at(const struct lookup *l, uint32_t layer, const uint8_t *wire,
+				       size_t n, bool deny)
 {
 	struct subject s = { layer, ENTRY_BELOW, n, wire };
 	for (uint32_t i = *slot_of(l, &s); i; i = l->next[i - 1])
@@ -129,8 +130,8 @@ static const struct entry *wildcard_at(const struct lookup *l, uint32_t layer, c
 }
 
 /* The nearest wildcard of the layer above a name (not at it). */
-static const struct entry *wildcard_above(const struct lookup *l, uint32_t layer, const uint8_t *wire,
-	size_t n, bool deny)
+static const struct entry *wildcard_above(const struct lookup *l, uint32_t layer,
+					  const uint8_t *wire, size_t n, bool deny)
 {
 	for (size_t at = wire[0] + 1u; at < n; at += wire[at] + 1u) {
 		const struct entry *e = wildcard_at(l, layer, wire + at, n - at, deny);
@@ -168,13 +169,14 @@ static void check_narrower(struct build *b, const struct lookup *l, const struct
 	const struct entry *w = wildcard_above(l, e->layer, e->wire, e->wire_len, false);
 	if (w && permits_less(e->terms, w->terms))
 		diag_warning(b->d, e->pos, "narrower",
-			"\"%.100s\" permits less than \"%.100s\" (line %u), which it replaces for this name",
-			e->pattern, w->pattern, w->pos.line);
+			     "\"%.100s\" permits less than \"%.100s\" (line %u), which it replaces "
+			     "for this name",
+			     e->pattern, w->pattern, w->pos.line);
 }
 
 /* An allow that opens what a deny of the same profile closes. */
-static bool check_lifted_deny(struct build *b, const struct lookup *l, const struct entry *e, struct pos at,
-	const uint8_t *wire, size_t n)
+static bool check_lifted_deny(struct build *b, const struct lookup *l, const struct entry *e,
+			      struct pos at, const uint8_t *wire, size_t n)
 {
 	if (!l->n_denies || lifted(e, "deny-lifted"))
 		return false;
@@ -182,9 +184,9 @@ static bool check_lifted_deny(struct build *b, const struct lookup *l, const str
 	if (!deny || lifted(deny, "deny-lifted"))
 		return false;
 	diag_error(b->d, at, "deny-lifted",
-		"this lifts the deny of \"%.100s\" (line %u); if that is meant, say so: "
-		"lint: {allow: [deny-lifted], why: ...}",
-		deny->pattern, deny->pos.line);
+		   "this lifts the deny of \"%.100s\" (line %u); if that is meant, say so: "
+		   "lint: {allow: [deny-lifted], why: ...}",
+		   deny->pattern, deny->pos.line);
 	return true;
 }
 
@@ -199,8 +201,8 @@ static void check_never(struct build *b, const struct lookup *l, const struct en
 		never = &b->entries[i - 1];
 	if (never)
 		diag_warning(b->d, e->pos, "shadowed",
-			"\"%.100s\" of `never` (line %u) beats this entry: it permits nothing",
-			never->pattern, never->pos.line);
+			     "\"%.100s\" of `never` (line %u) beats this entry: it permits nothing",
+			     never->pattern, never->pos.line);
 }
 
 enum { MAX_LIST_REPORTS = 20 };
@@ -238,9 +240,12 @@ static void check_dates(struct build *b, const struct entry *e)
 	int64_t when, now = b->o->now_s;
 	const struct terms *t = e->terms;
 	if (t->expires && t->expires <= now)
-		diag_warning(b->d, e->pos, "date-expired", "the entry has expired: it permits nothing");
-	if (*t->review_by && time_from_text(t->review_by, strlen(t->review_by), false, &when) && when <= now)
-		diag_warning(b->d, e->pos, "date-review", "the entry was to be reviewed by %s", t->review_by);
+		diag_warning(b->d, e->pos, "date-expired",
+			     "the entry has expired: it permits nothing");
+	if (*t->review_by && time_from_text(t->review_by, strlen(t->review_by), false, &when) &&
+	    when <= now)
+		diag_warning(b->d, e->pos, "date-review", "the entry was to be reviewed by %s",
+			     t->review_by);
 }
 
 /* ---- environments ------------------------------------------------------------------------------- */
@@ -279,8 +284,9 @@ static const char *join(struct build *b, const struct texts *t)
 	return s;
 }
 
-static void check_layer_environments(struct build *b, const struct draft *d, const struct texts *allowed,
-	const struct by_layer *s, uint32_t layer)
+static void check_layer_environments(struct build *b, const struct draft *d,
+				     const struct texts *allowed, const struct by_layer *s,
+				     uint32_t layer)
 {
 	for (uint32_t i = s->start[layer]; i < s->start[layer + 1]; i++) {
 		const struct entry *e = &b->entries[s->entry[i]];
@@ -288,8 +294,9 @@ static void check_layer_environments(struct build *b, const struct draft *d, con
 		if (e->deny || is_among(allowed, env))
 			continue;
 		diag_error(b->d, e->pos, "environment",
-			"profile \"%s\" sees this entry and admits only the environment %s; the entry says %s",
-			d->p.name, join(b, allowed), *env ? env : "none");
+			   "profile \"%s\" sees this entry and admits only the environment %s; the "
+			   "entry says %s",
+			   d->p.name, join(b, allowed), *env ? env : "none");
 	}
 }
 
@@ -303,7 +310,8 @@ static void check_environments(struct build *b)
 		for (uint32_t j = 0; j < d->n_bound_by; j++)
 			for (uint32_t k = 0; k < d->p.n_sees; k++)
 				if (b->m->layers[d->p.sees[k]].kind == LAYER_KIND_PROFILE)
-					check_layer_environments(b, d,
+					check_layer_environments(
+						b, d,
 						&b->drafts[d->bound_by[j]].allowed_environments, &s,
 						d->p.sees[k]);
 	}
@@ -353,13 +361,14 @@ static void check_zones(struct build *b)
 		for (size_t j = 0; j < b->drafts[i].n_resolvers; j++)
 			for (uint32_t k = 0; k < b->drafts[i].resolvers[j].n_zones; k++)
 				v[at++] = (struct zone){ b->drafts[i].resolvers[j].zones[k],
-					&b->drafts[i].resolvers[j] };
+							 &b->drafts[i].resolvers[j] };
 	qsort(v, n, sizeof(*v), compare_zones);
 	for (size_t i = 1; i < n; i++)
 		if (strcmp(v[i].zone, v[i - 1].zone) == 0 && !same_servers(v[i].r, v[i - 1].r))
 			diag_error(b->d, v[i].r->pos, "resolver",
-				"the zone %s has other servers at %s:%u", v[i].zone,
-				diags_file_name(b->d, v[i - 1].r->pos.file), v[i - 1].r->pos.line);
+				   "the zone %s has other servers at %s:%u", v[i].zone,
+				   diags_file_name(b->d, v[i - 1].r->pos.file),
+				   v[i - 1].r->pos.line);
 }
 
 /* ---- all ---------------------------------------------------------------------------------------- */

@@ -48,7 +48,8 @@ static const uint8_t fold[256] = {
 static void stop(struct reader_of_list *r, const char *why)
 {
 	r->bad = true;
-	diag_error(r->b->d, (struct pos){ r->list->file, r->line, r->line ? 1 : 0 }, "bad-list", "%s", why);
+	diag_error(r->b->d, (struct pos){ r->list->file, r->line, r->line ? 1 : 0 }, "bad-list",
+		   "%s", why);
 }
 
 static bool room(struct reader_of_list *r)
@@ -101,7 +102,8 @@ static size_t fast_name(uint8_t *wire, const char *s, size_t n)
 	return n + 1;
 }
 
-static bool add_odd_name(struct reader_of_list *r, const char *s, size_t n, uint8_t *to, size_t *len)
+static bool add_odd_name(struct reader_of_list *r, const char *s, size_t n, uint8_t *to,
+			 size_t *len)
 {
 	struct name name;
 	struct pos at = { r->list->file, r->line, 1 };
@@ -110,7 +112,8 @@ static bool add_odd_name(struct reader_of_list *r, const char *s, size_t n, uint
 		return false;
 	if (!parse_name(r->b, at, s, n, &name, &below)) {
 		if (++r->reports == MAX_REPORTS)
-			diag_error(r->b->d, at, "bad-list", "too many errors; the rest of the file is not read");
+			diag_error(r->b->d, at, "bad-list",
+				   "too many errors; the rest of the file is not read");
 		return false;
 	}
 	to[0] = below;
@@ -177,8 +180,10 @@ static void take_line(struct reader_of_list *r, const char *s, size_t n)
 		i++;
 	if (i < n && s[i] != '#') {
 		if (r->reports++ < MAX_REPORTS)
-			diag_error(r->b->d, (struct pos){ r->list->file, r->line, (uint32_t)i + 1 },
-				"bad-list", "one name or wildcard a line; what follows it must be a # comment");
+			diag_error(
+				r->b->d, (struct pos){ r->list->file, r->line, (uint32_t)i + 1 },
+				"bad-list",
+				"one name or wildcard a line; what follows it must be a # comment");
 		return;
 	}
 	take_name(r, s, len);
@@ -247,7 +252,7 @@ static void finish(struct reader_of_list *r)
 }
 
 bool read_name_list(struct build *b, const struct node *path, bool allow, const char *lift,
-	const struct name_list **out)
+		    const struct name_list **out)
 {
 	const char *real = path_below(b, path->text, path->pos);
 	if (!real)
@@ -290,7 +295,7 @@ static void keep_names(struct build *b, const struct node *k, const struct node 
 }
 
 bool read_inline_list(struct build *b, const struct node *v, bool allow, const char *lift,
-	const struct name_list **out)
+		      const struct name_list **out)
 {
 	static const struct key keys[] = {
 		{ "path", read_text, offsetof(struct raw_list, path) },
@@ -300,14 +305,16 @@ bool read_inline_list(struct build *b, const struct node *v, bool allow, const c
 	if (!read_map(b, v, "a list", KEYS(keys), &raw))
 		return false;
 	if (!raw.path || !*raw.path || !raw.names) {
-		diag_error(b->d, v->pos, "missing-key", "a list in the policy itself needs `path` and `names`");
+		diag_error(b->d, v->pos, "missing-key",
+			   "a list in the policy itself needs `path` and `names`");
 		return false;
 	}
 	struct name_list *list = arena_get(b->a, sizeof(*list));
 	*list = (struct name_list){ .path = raw.path, .file = raw.names->pos.file };
 	/* the lines of the block begin below the key */
-	struct reader_of_list r = { .b = b, .list = list, .allow = allow, .lift = lift,
-		.line = raw.names->pos.line };
+	struct reader_of_list r = {
+		.b = b, .list = list, .allow = allow, .lift = lift, .line = raw.names->pos.line
+	};
 	size_t used = take_lines(&r, raw.names->text, raw.names->n);
 	if (used < raw.names->n && !r.bad)
 		take_line(&r, raw.names->text + used, raw.names->n - used);

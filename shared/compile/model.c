@@ -20,8 +20,8 @@ static void read_version(struct build *b, const struct node *k, const struct nod
 	b->has_version = true;
 	if (!want_text(b, v, k->text) || strcmp(v->text, "1") == 0)
 		return;
-	diag_error(b->d, v->pos, "version", "version \"%.40s\" is not known; this compiler reads version 1",
-		v->text);
+	diag_error(b->d, v->pos, "version",
+		   "version \"%.40s\" is not known; this compiler reads version 1", v->text);
 }
 
 static void read_serial(struct build *b, const struct node *k, const struct node *v, void *to)
@@ -36,14 +36,16 @@ static void read_revision(struct build *b, const struct node *k, const struct no
 	read_text(b, k, v, &b->m->revision);
 }
 
-static void read_presets_version(struct build *b, const struct node *k, const struct node *v, void *to)
+static void read_presets_version(struct build *b, const struct node *k, const struct node *v,
+				 void *to)
 {
 	(void)to;
 	b->has_presets_version = true;
 	if (!want_text(b, v, k->text) || strcmp(v->text, presets_version) == 0)
 		return;
 	diag_error(b->d, v->pos, "presets-version",
-		"this compiler has the presets of version %s, not \"%.40s\"", presets_version, v->text);
+		   "this compiler has the presets of version %s, not \"%.40s\"", presets_version,
+		   v->text);
 }
 
 static void read_audience(struct build *b, const struct node *k, const struct node *v, void *to)
@@ -119,8 +121,10 @@ static const struct key root_keys[] = {
 
 static bool is_main_only(const char *key)
 {
-	static const char *const keys[] = { "version", "revision", "serial", "presets_version", "audience",
-		"include", "require", "unlisted_sources", "resolver_clients", "never" };
+	static const char *const keys[] = {
+		"version", "revision", "serial",           "presets_version",  "audience",
+		"include", "require",  "unlisted_sources", "resolver_clients", "never"
+	};
 	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
 		if (strcmp(keys[i], key) == 0)
 			return true;
@@ -143,7 +147,8 @@ static void check_rights(struct build *b, const struct input *in, const struct n
 	node_for_each_pair(k, v, doc)
 	{
 		if (is_main_only(k->text)) {
-			diag_error(b->d, k->pos, "main-only", "`%s` stands in the main file only", k->text);
+			diag_error(b->d, k->pos, "main-only", "`%s` stands in the main file only",
+				   k->text);
 			continue;
 		}
 		if (!in->may || may_set(in, k->text))
@@ -152,10 +157,10 @@ static void check_rights(struct build *b, const struct input *in, const struct n
 			diag_error(b->d, k->pos, "may", "this file may not set `%.100s`", k->text);
 			continue;
 		}
-		node_for_each_pair(k2, v2, v)
-			if (!may_set(in, arena_printf(b->a, "%s.%s", k->text, k2->text)))
-				diag_error(b->d, k2->pos, "may", "this file may not set `%.100s.%.100s`",
-					k->text, k2->text);
+		node_for_each_pair(
+			k2, v2, v) if (!may_set(in, arena_printf(b->a, "%s.%s", k->text, k2->text)))
+			diag_error(b->d, k2->pos, "may", "this file may not set `%.100s.%.100s`",
+				   k->text, k2->text);
 	}
 }
 
@@ -166,14 +171,15 @@ static bool is_united(const char *key)
 }
 
 /* A key of `network`, a credential or a service that two files set. */
-static void check_twice(struct build *b, const struct node *first, const struct node *second, bool network)
+static void check_twice(struct build *b, const struct node *first, const struct node *second,
+			bool network)
 {
 	node_for_each_pair(k, v, second)
 	{
 		const struct node *have = map_get(first, k->text);
 		if (have && !(network && is_united(k->text)))
-			diag_error(b->d, k->pos, "duplicate-key", "`%.100s` is set also at %s:%u", k->text,
-				diags_file_name(b->d, have->pos.file), have->pos.line);
+			diag_error(b->d, k->pos, "duplicate-key", "`%.100s` is set also at %s:%u",
+				   k->text, diags_file_name(b->d, have->pos.file), have->pos.line);
 	}
 }
 
@@ -182,7 +188,8 @@ static void check_files(struct build *b, const char *key)
 	for (size_t i = 0; i < b->n_inputs; i++)
 		for (size_t j = i + 1; j < b->n_inputs; j++) {
 			const struct node *x = b->inputs[i].policy, *y = b->inputs[j].policy;
-			const struct node *vx = x ? map_get(x, key) : NULL, *vy = y ? map_get(y, key) : NULL;
+			const struct node *vx = x ? map_get(x, key) : NULL,
+					  *vy = y ? map_get(y, key) : NULL;
 			if (vx && vy && vx->type == NODE_MAP && vy->type == NODE_MAP)
 				check_twice(b, vx, vy, strcmp(key, "network") == 0);
 		}
@@ -201,16 +208,18 @@ static void sort_documents(struct build *b, struct input *in)
 			continue;
 		if (in->policy)
 			diag_error(b->d, doc->pos, "documents",
-				"a second policy document in one file; only AuthorizationPolicy documents may follow");
+				   "a second policy document in one file; only AuthorizationPolicy "
+				   "documents may follow");
 		else
 			in->policy = doc;
 	}
 	if (!in->policy)
-		diag_error(b->d, (struct pos){ in->file, 0, 0 }, "empty", "the file holds no policy");
+		diag_error(b->d, (struct pos){ in->file, 0, 0 }, "empty",
+			   "the file holds no policy");
 }
 
-static bool add_input(struct build *b, const char *path, const char *shown, const char *kept, struct pos at,
-	const struct texts *may)
+static bool add_input(struct build *b, const char *path, const char *shown, const char *kept,
+		      struct pos at, const struct texts *may)
 {
 	char *text;
 	size_t n;
@@ -234,11 +243,13 @@ static bool add_input(struct build *b, const char *path, const char *shown, cons
 	return true;
 }
 
-static void include_one(struct build *b, const char *written, struct pos at, const struct texts *may)
+static void include_one(struct build *b, const char *written, struct pos at,
+			const struct texts *may)
 {
 	const char *real = path_below(b, written, at);
 	if (real)
-		add_input(b, real, arena_printf(b->a, "%s%s", b->dir_text, written), written, at, may);
+		add_input(b, real, arena_printf(b->a, "%s%s", b->dir_text, written), written, at,
+			  may);
 }
 
 /* A pattern below the main file's directory, its matches in the order of their octets. */
@@ -252,18 +263,21 @@ static void include_pattern(struct build *b, const struct node *path, const stru
 		return;
 	}
 	if (path->text[0] == '/') {
-		diag_error(b->d, path->pos, "file", "a pattern of includes is relative to the main file");
+		diag_error(b->d, path->pos, "file",
+			   "a pattern of includes is relative to the main file");
 		return;
 	}
 	size_t skip_n = strlen(b->dir) + 1;
 	const char *pattern = arena_printf(b->a, "%s/%s", b->dir, path->text);
 	int rc = glob(pattern, 0, NULL, &g);
 	if (rc == GLOB_NOMATCH)
-		diag_warning(b->d, path->pos, "empty-include", "no file matches %.200s", path->text);
+		diag_warning(b->d, path->pos, "empty-include", "no file matches %.200s",
+			     path->text);
 	else if (rc != 0)
 		diag_error(b->d, path->pos, "file", "%.200s: cannot be searched", path->text);
 	for (size_t i = 0; rc == 0 && i < g.gl_pathc; i++)
-		include_one(b, arena_text(b->a, g.gl_pathv[i] + skip_n, strlen(g.gl_pathv[i]) - skip_n),
+		include_one(
+			b, arena_text(b->a, g.gl_pathv[i] + skip_n, strlen(g.gl_pathv[i]) - skip_n),
 			path->pos, may);
 	if (rc == 0)
 		globfree(&g);
@@ -305,16 +319,15 @@ static void read_includes(struct build *b, const struct node *main_doc)
 	const struct node *v = map_get(main_doc, "include");
 	if (!v || !want_seq(b, v, "include"))
 		return;
-	node_for_each(item, v)
-		read_include(b, item);
+	node_for_each(item, v) read_include(b, item);
 }
 
 /* ---- the run ------------------------------------------------------------------------------------ */
 
 static void require_first(struct build *b, const struct node *main_doc)
 {
-	static const char *const words[] = { "owner", "reason", "data", "if_unreachable", "environment",
-		"added", "review_by", "expires" };
+	static const char *const words[] = { "owner",       "reason", "data",      "if_unreachable",
+					     "environment", "added",  "review_by", "expires" };
 	const struct node *v = map_get(main_doc, "require");
 	if (!v || !want_seq(b, v, "require"))
 		return;
@@ -322,7 +335,8 @@ static void require_first(struct build *b, const struct node *main_doc)
 	uint32_t n = 0;
 	node_for_each(item, v)
 	{
-		int i = read_word(b, item, "a key to require", words, sizeof(words) / sizeof(words[0]));
+		int i = read_word(b, item, "a key to require", words,
+				  sizeof(words) / sizeof(words[0]));
 		if (i >= 0)
 			list[n++] = words[i];
 	}
@@ -339,7 +353,8 @@ static void read_documents(struct build *b, const struct input *in)
 		if (!is_kubernetes(doc))
 			continue;
 		if (in->may)
-			diag_error(b->d, doc->pos, "may", "this file may not hold an AuthorizationPolicy");
+			diag_error(b->d, doc->pos, "may",
+				   "this file may not hold an AuthorizationPolicy");
 		read_authorization(b, doc);
 	}
 }
@@ -350,7 +365,8 @@ static void say_defaults(struct build *b)
 		diag_warning(b->d, b->root_at, "version", "no `version`; write version: 1");
 	if (!b->has_presets_version && b->n_preset_layers)
 		diag(b->d, b->root_at, DIAG_NOTE, "presets-version",
-			"no `presets_version`: presets are those of this compiler, version %s", presets_version);
+		     "no `presets_version`: presets are those of this compiler, version %s",
+		     presets_version);
 }
 
 static void warn_unenforced(struct build *b)
@@ -364,10 +380,12 @@ static void warn_unenforced(struct build *b)
 	for (unsigned i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
 		if (!(open & UINT64_C(1) << i))
 			continue;
-		diag_warning(b->d, b->m->feature_at[i], "unenforced", "`%s` is not enforced by this version: %s",
-			words[i],
-			b->o->allow_unenforced ? "it has no effect" :
-						 "its plugins will refuse the policy (see --allow-unenforced)");
+		diag_warning(
+			b->d, b->m->feature_at[i], "unenforced",
+			"`%s` is not enforced by this version: %s", words[i],
+			b->o->allow_unenforced
+				? "it has no effect"
+				: "its plugins will refuse the policy (see --allow-unenforced)");
 	}
 }
 
@@ -398,8 +416,16 @@ static bool set_directory(struct build *b, const char *path)
 
 void set_plain_terms(struct build *b)
 {
-	b->plain_deny = (struct terms){ .owner = "", .reason = "", .data = "", .if_unreachable = "",
-		.environment = "", .added = "", .review_by = "", .labels = "", .out = "", .lint_allow = "" };
+	b->plain_deny = (struct terms){ .owner = "",
+					.reason = "",
+					.data = "",
+					.if_unreachable = "",
+					.environment = "",
+					.added = "",
+					.review_by = "",
+					.labels = "",
+					.out = "",
+					.lint_allow = "" };
 	b->plain_allow = b->plain_deny;
 	b->plain_allow.protocols = PROTO_HTTPS | PROTO_HTTP;
 }
@@ -432,7 +458,8 @@ static bool read_inputs(struct build *b, const char *const *paths, size_t n)
 		const char *kept = slash ? slash + 1 : paths[i];
 		if (!add_input(b, paths[i], paths[i], kept, nowhere, NULL))
 			return false;
-		if (i == 0 && b->n_inputs && b->inputs[0].policy && b->inputs[0].policy->type == NODE_MAP)
+		if (i == 0 && b->n_inputs && b->inputs[0].policy &&
+		    b->inputs[0].policy->type == NODE_MAP)
 			read_includes(b, b->inputs[0].policy);
 	}
 	return true;
@@ -443,7 +470,8 @@ static bool prepare(struct build *b, const char *path)
 	set_plain_terms(b);
 	b->psl = psl_builtin();
 	if (!b->psl) {
-		diag_error(b->d, (struct pos){ 0 }, "system", "libpsl has no built-in public suffix list");
+		diag_error(b->d, (struct pos){ 0 }, "system",
+			   "libpsl has no built-in public suffix list");
 		errno = ENOSYS;
 		return false;
 	}
@@ -451,7 +479,7 @@ static bool prepare(struct build *b, const char *path)
 }
 
 struct model *compile_policy(const char *const *paths, size_t n, const struct compile_options *o,
-	struct diags *d)
+			     struct diags *d)
 {
 	struct model *m = calloc(1, sizeof(*m));
 	if (!m)

@@ -27,7 +27,8 @@ static const char *name_hint(const char *s, size_t n)
 	if (e == PREFIX_OK || e == PREFIX_HOST_BITS)
 		return "an address is written as {cidr: ..., ports: [...]}";
 	if (memmem(s, n, "://", 3))
-		return "write the host alone; `protocols`, `ports` and `http` are keys of the entry";
+		return "write the host alone; `protocols`, `ports` and `http` are keys of the "
+		       "entry";
 	if (memchr(s, '/', n))
 		return "write the host alone; paths stand under `http`";
 	if (memchr(s, ':', n))
@@ -42,8 +43,8 @@ static const char *name_hint(const char *s, size_t n)
 static bool bad_name(struct build *b, struct pos at, const char *s, size_t n, const char *why)
 {
 	const char *hint = name_hint(s, n);
-	diag_error(b->d, at, "bad-name", "\"%.*s\" is not a host name: %s%s%s", (int)(n < 260 ? n : 260), s,
-		why, hint ? "; " : "", hint ? hint : "");
+	diag_error(b->d, at, "bad-name", "\"%.*s\" is not a host name: %s%s%s",
+		   (int)(n < 260 ? n : 260), s, why, hint ? "; " : "", hint ? hint : "");
 	return false;
 }
 
@@ -59,7 +60,8 @@ static bool parse_idn(struct build *b, struct pos at, const char *s, size_t n, s
 	return e == NAME_OK || bad_name(b, at, s, n, name_strerror(e));
 }
 
-bool parse_name(struct build *b, struct pos at, const char *s, size_t n, struct name *out, bool *below)
+bool parse_name(struct build *b, struct pos at, const char *s, size_t n, struct name *out,
+		bool *below)
 {
 	const char *whole = s;
 	size_t whole_n = n;
@@ -96,13 +98,13 @@ bool is_lifted(const char *lift, const char *code)
  * not say so itself. A wildcard over one of them lists strangers.
  */
 static const char *const shared_clouds[] = {
-	"akamai.net",	    "akamaiedge.net",	  "akamaihd.net",      "amazonaws.com",
-	"amazonaws.com.cn", "appspot.com",	  "azure.com",	       "azure.net",
-	"azureedge.net",    "azurefd.net",	  "azurewebsites.net", "cdn.cloudflare.net",
-	"cloudapp.net",	    "cloudflare.net",	  "cloudfront.net",    "digitaloceanspaces.com",
-	"edgekey.net",	    "edgesuite.net",	  "fastly.net",	       "fastlylb.net",
-	"googleapis.com",   "googleusercontent.com", "herokuapp.com",  "myqcloud.com",
-	"oraclecloud.com",  "sharepoint.com",	  "trafficmanager.net", "windows.net",
+	"akamai.net",       "akamaiedge.net",        "akamaihd.net",       "amazonaws.com",
+	"amazonaws.com.cn", "appspot.com",           "azure.com",          "azure.net",
+	"azureedge.net",    "azurefd.net",           "azurewebsites.net",  "cdn.cloudflare.net",
+	"cloudapp.net",     "cloudflare.net",        "cloudfront.net",     "digitaloceanspaces.com",
+	"edgekey.net",      "edgesuite.net",         "fastly.net",         "fastlylb.net",
+	"googleapis.com",   "googleusercontent.com", "herokuapp.com",      "myqcloud.com",
+	"oraclecloud.com",  "sharepoint.com",        "trafficmanager.net", "windows.net",
 };
 
 static bool is_shared_cloud(const char *text)
@@ -132,22 +134,27 @@ void check_wildcard(struct build *b, struct pos at, const struct name *n, const 
 		return;
 	name_to_text(n, text);
 	if (is_suffix(b, text, PSL_TYPE_ICANN)) {
-		diag_error(b->d, at, "public-suffix",
-			"\"*.%s\" covers a public suffix: it would list the domains of strangers", text);
+		diag_error(
+			b->d, at, "public-suffix",
+			"\"*.%s\" covers a public suffix: it would list the domains of strangers",
+			text);
 	} else if (n->n_labels == 1) {
 		if (!is_lifted(lift, "unknown-suffix"))
 			diag_error(b->d, at, "unknown-suffix",
-				"\"*.%s\" covers a whole top-level domain that the public suffix list "
-				"does not know; if it is yours, say so: lint: {allow: [unknown-suffix], why: ...}",
-				text);
+				   "\"*.%s\" covers a whole top-level domain that the public "
+				   "suffix list "
+				   "does not know; if it is yours, say so: lint: {allow: "
+				   "[unknown-suffix], why: ...}",
+				   text);
 	} else if (is_suffix(b, text, PSL_TYPE_PRIVATE)) {
 		if (!is_lifted(lift, "private-suffix"))
 			diag_error(b->d, at, "private-suffix",
-				"below \"*.%s\" anybody can have a host by asking for one; if that is "
-				"meant, say so: lint: {allow: [private-suffix], why: ...}",
-				text);
+				   "below \"*.%s\" anybody can have a host by asking for one; if "
+				   "that is "
+				   "meant, say so: lint: {allow: [private-suffix], why: ...}",
+				   text);
 	} else if (is_shared_cloud(text) && !is_lifted(lift, "broad-wildcard")) {
 		diag_warning(b->d, at, "broad-wildcard",
-			"\"*.%s\" covers hosts of every customer of a shared service", text);
+			     "\"*.%s\" covers hosts of every customer of a shared service", text);
 	}
 }

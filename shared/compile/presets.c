@@ -63,8 +63,9 @@ int find_preset(struct build *b, const struct node *name)
 	if (i >= 0)
 		return i;
 	const char *near = nearest(name->text, preset_name, NULL, preset_count());
-	diag_error(b->d, name->pos, "unknown-preset", "there is no preset \"%.60s\"%s%s%s", name->text,
-		near ? "; did you mean \"" : " (see --list-presets)", near ? near : "", near ? "\"?" : "");
+	diag_error(b->d, name->pos, "unknown-preset", "there is no preset \"%.60s\"%s%s%s",
+		   name->text, near ? "; did you mean \"" : " (see --list-presets)",
+		   near ? near : "", near ? "\"?" : "");
 	return -1;
 }
 
@@ -118,11 +119,12 @@ static bool read_group(struct build *b, const struct node *v, struct group *g)
 			g->labels = value;
 		}
 	}
-	return g->domain && want_seq(b, g->labels, "the labels of a domain") && g->level >= 0 && g->out >= 0;
+	return g->domain && want_seq(b, g->labels, "the labels of a domain") && g->level >= 0 &&
+	       g->out >= 0;
 }
 
-static void add_host(struct build *b, const struct group *g, const struct node *label, uint32_t layer,
-	const struct terms *t)
+static void add_host(struct build *b, const struct group *g, const struct node *label,
+		     uint32_t layer, const struct terms *t)
 {
 	struct name n;
 	const char *host = g->domain->text;
@@ -150,9 +152,8 @@ static void add_group(struct build *b, const struct group *g, uint32_t layer)
 	t->protocols = g->protocols;
 	t->reason = g->reason;
 	t->out = out_words[g->out];
-	node_for_each(label, g->labels)
-		if (want_text(b, label, "a label"))
-			add_host(b, g, label, layer, t);
+	node_for_each(label, g->labels) if (want_text(b, label, "a label"))
+		add_host(b, g, label, layer, t);
 }
 
 static bool parse_preset(struct build *b, size_t i, struct preset *p)

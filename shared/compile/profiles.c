@@ -17,7 +17,7 @@ static bool is_profile_name(const char *s)
 	size_t n = strlen(s);
 	for (size_t i = 0; i < n; i++)
 		if (!(s[i] >= 'a' && s[i] <= 'z') && !(s[i] >= 'A' && s[i] <= 'Z') &&
-			!(s[i] >= '0' && s[i] <= '9') && !strchr("-_.", s[i]))
+		    !(s[i] >= '0' && s[i] <= '9') && !strchr("-_.", s[i]))
 			return false;
 	return n > 0 && n <= 64;
 }
@@ -61,9 +61,10 @@ static void add_drafts(struct build *b, const struct node *profiles)
 	{
 		if (strcmp(k->text, "default") == 0)
 			diag_error(b->d, k->pos, "bad-profile",
-				"the profile \"default\" is written as `network`");
+				   "the profile \"default\" is written as `network`");
 		else if (!is_profile_name(k->text))
-			diag_error(b->d, k->pos, "bad-profile",
+			diag_error(
+				b->d, k->pos, "bad-profile",
 				"a profile's name has 1 to 64 of a-z A-Z 0-9 - _ . and no others");
 		else
 			draft_init(&b->drafts[b->n_drafts++], k->text, k->pos);
@@ -79,8 +80,10 @@ static void merge_drafts(struct build *b)
 		if (out && strcmp(b->drafts[out - 1].p.name, b->drafts[i].p.name) == 0) {
 			struct pos x = b->drafts[out - 1].p.pos, y = b->drafts[i].p.pos;
 			if (x.file != y.file)
-				diag_error(b->d, y, "duplicate-key", "profile \"%s\" stands also at %s:%u",
-					b->drafts[i].p.name, diags_file_name(b->d, x.file), x.line);
+				diag_error(b->d, y, "duplicate-key",
+					   "profile \"%s\" stands also at %s:%u",
+					   b->drafts[i].p.name, diags_file_name(b->d, x.file),
+					   x.line);
 			continue;
 		}
 		b->drafts[out++] = b->drafts[i];
@@ -117,8 +120,9 @@ int find_profile(struct build *b, const struct node *name)
 		return (int)(d - b->drafts);
 	size_t n = b->n_drafts < 1000 ? b->n_drafts : 0;
 	const char *near = nearest(name->text, draft_name, b->drafts, n);
-	diag_error(b->d, name->pos, "unknown-profile", "there is no profile \"%.60s\"%s%s%s", name->text,
-		near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
+	diag_error(b->d, name->pos, "unknown-profile", "there is no profile \"%.60s\"%s%s%s",
+		   name->text, near ? "; did you mean \"" : "", near ? near : "",
+		   near ? "\"?" : "");
 	return -1;
 }
 
@@ -161,7 +165,8 @@ static void read_mode(struct build *b, const struct node *k, const struct node *
 		use_feature(b, FEATURE_BIT_OBSERVE, k->pos);
 }
 
-static void read_profile_limits(struct build *b, const struct node *k, const struct node *v, void *to)
+static void read_profile_limits(struct build *b, const struct node *k, const struct node *v,
+				void *to)
 {
 	read_limits(b, k, v, &((struct draft *)to)->p.limits);
 }
@@ -175,7 +180,8 @@ static void read_staging_only(struct build *b, const struct node *k, const struc
 	if (!only)
 		return;
 	if (d->has_environments)
-		diag_error(b->d, k->pos, "bad-value", "staging_only is environments: [staging]; write one of them");
+		diag_error(b->d, k->pos, "bad-value",
+			   "staging_only is environments: [staging]; write one of them");
 	d->allowed_environments = (struct texts){ staging, 1 };
 	d->has_environments = true;
 }
@@ -195,12 +201,14 @@ static void read_environments(struct build *b, const struct node *k, const struc
 			list[n++] = words[i];
 	}
 	if (d->has_environments)
-		diag_error(b->d, k->pos, "bad-value", "staging_only is environments: [staging]; write one of them");
+		diag_error(b->d, k->pos, "bad-value",
+			   "staging_only is environments: [staging]; write one of them");
 	d->has_environments = true;
 	d->allowed_environments = (struct texts){ list, n };
 }
 
-static void read_credential_names(struct build *b, const struct node *k, const struct node *v, void *to)
+static void read_credential_names(struct build *b, const struct node *k, const struct node *v,
+				  void *to)
 {
 	struct draft *d = to;
 	struct texts t = { 0 };
@@ -217,9 +225,10 @@ static const struct {
 	const char *name;
 	uint16_t type;
 } qtypes[] = {
-	{ "A", 1 }, { "NS", 2 }, { "CNAME", 5 }, { "SOA", 6 }, { "PTR", 12 }, { "MX", 15 },
-	{ "TXT", 16 }, { "AAAA", 28 }, { "SRV", 33 }, { "NAPTR", 35 }, { "DS", 43 }, { "SSHFP", 44 },
-	{ "DNSKEY", 48 }, { "TLSA", 52 }, { "SVCB", 64 }, { "HTTPS", 65 }, { "CAA", 257 },
+	{ "A", 1 },      { "NS", 2 },     { "CNAME", 5 },   { "SOA", 6 },   { "PTR", 12 },
+	{ "MX", 15 },    { "TXT", 16 },   { "AAAA", 28 },   { "SRV", 33 },  { "NAPTR", 35 },
+	{ "DS", 43 },    { "SSHFP", 44 }, { "DNSKEY", 48 }, { "TLSA", 52 }, { "SVCB", 64 },
+	{ "HTTPS", 65 }, { "CAA", 257 },
 };
 
 /* A AAAA CNAME HTTPS SVCB SRV PTR, sorted */
@@ -250,8 +259,8 @@ static int read_qtype(struct build *b, const struct node *v)
 	}
 	const char *near = nearest(v->text, qtype_name, NULL, N);
 	diag_error(b->d, v->pos, "bad-value",
-		"\"%.40s\" is not a query type such as A, AAAA, HTTPS or TYPE65%s%s%s", v->text,
-		near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
+		   "\"%.40s\" is not a query type such as A, AAAA, HTTPS or TYPE65%s%s%s", v->text,
+		   near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
 	return -1;
 }
 
@@ -309,7 +318,8 @@ static void read_aaaa(struct build *b, const struct node *k, const struct node *
 		use_feature(b, FEATURE_BIT_AAAA, k->pos);
 }
 
-static void read_private_ranges(struct build *b, const struct node *k, const struct node *v, void *to)
+static void read_private_ranges(struct build *b, const struct node *k, const struct node *v,
+				void *to)
 {
 	struct draft *d = to;
 	if (!want_seq(b, v, k->text))
@@ -321,7 +331,8 @@ static void read_private_ranges(struct build *b, const struct node *k, const str
 		if (!read_prefix(b, item, &list[n]))
 			continue;
 		if (addr_class(&list[n].a) != ADDR_PRIVATE)
-			diag_error(b->d, item->pos, "bad-value",
+			diag_error(
+				b->d, item->pos, "bad-value",
 				"%.60s is not in private space (RFC 1918, 100.64.0.0/10, fc00::/7)",
 				item->text);
 		else
@@ -347,8 +358,10 @@ static const char *read_server(struct build *b, const struct node *v)
 	const char *at = strchr(v->text, '@');
 	size_t n = at ? (size_t)(at - v->text) : v->n;
 	if (!addr_from_text(&a, v->text, n)) {
-		diag_error(b->d, v->pos, "bad-value",
-			"\"%.60s\" is not a server's address such as 10.0.0.53 or 10.0.0.53@5353", v->text);
+		diag_error(
+			b->d, v->pos, "bad-value",
+			"\"%.60s\" is not a server's address such as 10.0.0.53 or 10.0.0.53@5353",
+			v->text);
 		return NULL;
 	}
 	if (at) {
@@ -358,8 +371,8 @@ static const char *read_server(struct build *b, const struct node *v)
 			return NULL;
 	}
 	addr_to_text(&a, text);
-	return port == 53 ? arena_text(b->a, text, strlen(text)) :
-			    arena_printf(b->a, "%s@%u", text, (unsigned)port);
+	return port == 53 ? arena_text(b->a, text, strlen(text))
+			  : arena_printf(b->a, "%s@%u", text, (unsigned)port);
 }
 
 static void read_servers(struct build *b, const struct node *k, const struct node *v, void *to)
@@ -389,7 +402,8 @@ static void read_zones(struct build *b, const struct node *k, const struct node 
 	uint32_t n = 0;
 	node_for_each(item, v)
 	{
-		if (!want_text(b, item, "a zone") || !parse_name(b, item->pos, item->text, item->n, &name, NULL))
+		if (!want_text(b, item, "a zone") ||
+		    !parse_name(b, item->pos, item->text, item->n, &name, NULL))
 			continue;
 		list[n++] = arena_text(b->a, text, name_to_text(&name, text));
 	}
@@ -401,12 +415,12 @@ struct raw_resolver {
 };
 
 static void add_resolver(struct build *b, struct draft *d, struct pos at, const char *name,
-	const struct raw_resolver *r)
+			 const struct raw_resolver *r)
 {
 	d->resolvers = arena_grow(b->a, d->resolvers, d->n_resolvers, &d->cap_resolvers,
-		sizeof(*d->resolvers));
-	d->resolvers[d->n_resolvers++] = (struct resolver){ at, name, r->servers.n, r->zones.n,
-		r->servers.v, r->zones.v };
+				  sizeof(*d->resolvers));
+	d->resolvers[d->n_resolvers++] =
+		(struct resolver){ at, name, r->servers.n, r->zones.n, r->servers.v, r->zones.v };
 	use_feature(b, FEATURE_BIT_RESOLVERS, at);
 }
 
@@ -424,13 +438,15 @@ static void read_resolvers(struct build *b, const struct node *k, const struct n
 		if (!read_map(b, value, "a resolver", KEYS(keys), &r))
 			continue;
 		if (!map_get(value, "servers") || !map_get(value, "zones"))
-			diag_error(b->d, name->pos, "missing-key", "a resolver needs `servers` and `zones`");
+			diag_error(b->d, name->pos, "missing-key",
+				   "a resolver needs `servers` and `zones`");
 		else
 			add_resolver(b, to, name->pos, name->text, &r);
 	}
 }
 
-static void read_custom_resolvers(struct build *b, const struct node *k, const struct node *v, void *to)
+static void read_custom_resolvers(struct build *b, const struct node *k, const struct node *v,
+				  void *to)
 {
 	struct raw_resolver r = { 0 };
 	read_servers(b, k, v, &r.servers);
@@ -482,14 +498,15 @@ static void read_proxy_url(struct build *b, const struct node *k, const struct n
 	const char *colon = host ? strrchr(host, ':') : NULL;
 	if (!colon || strcspn(host, "/@?# ") != strlen(host)) {
 		diag_error(b->d, v->pos, "bad-value",
-			"a proxy is written as http://HOST:PORT, not \"%.100s\"", v->text);
+			   "a proxy is written as http://HOST:PORT, not \"%.100s\"", v->text);
 		return;
 	}
 	struct node digits = *v;
 	digits.text = colon + 1;
 	size_t n = (size_t)(colon - host);
-	bool literal = addr_from_text(&a, host, n) ||
-		       (n > 2 && host[0] == '[' && host[n - 1] == ']' && addr_from_text(&a, host + 1, n - 2));
+	bool literal =
+		addr_from_text(&a, host, n) || (n > 2 && host[0] == '[' && host[n - 1] == ']' &&
+						addr_from_text(&a, host + 1, n - 2));
 	if (!read_uint(b, &digits, "the port of a proxy", 1, 65535, &port))
 		return;
 	if (literal || parse_name(b, v->pos, host, n, &name, NULL))
@@ -515,7 +532,8 @@ static void read_proxy(struct build *b, const struct node *k, const struct node 
 		use_feature(b, FEATURE_BIT_PROXY, k->pos);
 }
 
-static void read_tasks_entries(struct build *b, const struct node *k, const struct node *v, void *to)
+static void read_tasks_entries(struct build *b, const struct node *k, const struct node *v,
+			       void *to)
 {
 	uint64_t n;
 	if (read_uint(b, v, k->text, 0, 4096, &n))
@@ -535,7 +553,8 @@ static void read_within(struct build *b, const struct node *k, const struct node
 	struct name name;
 	bool below;
 	read_texts(b, k, v, &t);
-	for (const struct node *item = v->type == NODE_SEQ ? v->first : NULL; item; item = item->next) {
+	for (const struct node *item = v->type == NODE_SEQ ? v->first : NULL; item;
+	     item = item->next) {
 		if (item->type != NODE_SCALAR)
 			continue;
 		struct node preset = *item;
@@ -596,7 +615,7 @@ void read_profiles(struct build *b, const struct node *v)
 		struct draft *d = draft_named(b, k->text);
 		/* a second one of that name is reported already, and not read over the first */
 		if (d && d->p.pos.file == k->pos.file && d->p.pos.line == k->pos.line &&
-			d->p.pos.col == k->pos.col)
+		    d->p.pos.col == k->pos.col)
 			read_map(b, value, "a profile", KEYS(profile_keys), d);
 	}
 }
@@ -648,8 +667,8 @@ static size_t parents_first(struct build *b, uint32_t *order)
 	for (size_t i = 0; out < n && i < n; i++)
 		if (waits[i])
 			diag_error(b->d, b->drafts[i].extends->pos, "cycle",
-				"profile \"%s\" extends itself, directly or through others",
-				b->drafts[i].p.name);
+				   "profile \"%s\" extends itself, directly or through others",
+				   b->drafts[i].p.name);
 	return out;
 }
 
@@ -661,15 +680,16 @@ static bool same_limit(const struct limit *x, const struct limit *y)
 }
 
 /* Key by key; the key that the parents disagree about and the profile leaves open, or NULL. */
-static const char *inherit_limits(struct profile *p, const struct limits *own, const struct profile *from)
+static const char *inherit_limits(struct profile *p, const struct limits *own,
+				  const struct profile *from)
 {
 	const char *differs = NULL;
-#define X(field, key, octets, dflt)                                                             \
-	if (from->limits.field.set && !own->field.set) {                                        \
-		if (!p->limits.field.set)                                                       \
-			p->limits.field = from->limits.field;                                   \
-		else if (!same_limit(&p->limits.field, &from->limits.field))                    \
-			differs = key;                                                          \
+#define X(field, key, octets, dflt)                                                                \
+	if (from->limits.field.set && !own->field.set) {                                           \
+		if (!p->limits.field.set)                                                          \
+			p->limits.field = from->limits.field;                                      \
+		else if (!same_limit(&p->limits.field, &from->limits.field))                       \
+			differs = key;                                                             \
 	}
 	LIMITS(X)
 #undef X
@@ -720,7 +740,7 @@ static bool same_ranges(const struct profile *x, const struct profile *y)
 		return false;
 	for (uint32_t i = 0; i < x->n_private_ranges; i++)
 		if (x->private_ranges[i].len != y->private_ranges[i].len ||
-			addr_cmp(&x->private_ranges[i].a, &y->private_ranges[i].a) != 0)
+		    addr_cmp(&x->private_ranges[i].a, &y->private_ranges[i].a) != 0)
 			return false;
 	return true;
 }
@@ -782,8 +802,9 @@ static void inherit_scalars(struct build *b, struct draft *d)
 				copy_field(&d->p, &from->p, bit);
 			else if (!same_field(&d->p, &from->p, bit))
 				diag_error(b->d, d->extends->pos, "inherit",
-					"the parents of \"%s\" differ in %s; say which one holds here",
-					d->p.name, scalars[j].key);
+					   "the parents of \"%s\" differ in %s; say which one "
+					   "holds here",
+					   d->p.name, scalars[j].key);
 			d->set |= bit;
 		}
 	}
@@ -796,8 +817,9 @@ static void inherit_all_limits(struct build *b, struct draft *d)
 		const char *key = inherit_limits(&d->p, &own, &b->drafts[d->parents[i]].p);
 		if (key)
 			diag_error(b->d, d->extends->pos, "inherit",
-				"the parents of \"%s\" differ in limits.%s; say which one holds here",
-				d->p.name, key);
+				   "the parents of \"%s\" differ in limits.%s; say which one holds "
+				   "here",
+				   d->p.name, key);
 	}
 }
 
@@ -806,8 +828,8 @@ static void inherit_lists(struct build *b, struct draft *d)
 	for (uint32_t i = 0; i < d->n_parents; i++) {
 		const struct draft *from = &b->drafts[d->parents[i]];
 		for (size_t j = 0; j < from->n_resolvers; j++) {
-			d->resolvers = arena_grow(b->a, d->resolvers, d->n_resolvers, &d->cap_resolvers,
-				sizeof(*d->resolvers));
+			d->resolvers = arena_grow(b->a, d->resolvers, d->n_resolvers,
+						  &d->cap_resolvers, sizeof(*d->resolvers));
 			d->resolvers[d->n_resolvers++] = from->resolvers[j];
 		}
 	}
@@ -884,10 +906,11 @@ static void note_default_preset(struct build *b, struct pos at, int preset)
 		const struct entry *e = &b->entries[i];
 		if (e->layer != preset_layer(b, (size_t)preset) || len + 64 > sizeof(hosts))
 			continue;
-		len += (size_t)snprintf(hosts + len, sizeof(hosts) - len, "%s%.60s", len ? " " : "", e->pattern);
+		len += (size_t)snprintf(hosts + len, sizeof(hosts) - len, "%s%.60s", len ? " " : "",
+					e->pattern);
 	}
 	diag(b->d, at, DIAG_NOTE, "default-preset",
-		"no `presets`: the preset \"default\" is in force, which lists %s", hosts);
+	     "no `presets`: the preset \"default\" is in force, which lists %s", hosts);
 }
 
 static void find_presets(struct build *b, struct draft *d)
@@ -946,8 +969,8 @@ static void read_used_presets(struct build *b)
 
 static void default_limits(struct limits *l)
 {
-#define X(field, key, octets, dflt)                                                      \
-	if (!l->field.set && dflt)                                                       \
+#define X(field, key, octets, dflt)                                                                \
+	if (!l->field.set && dflt)                                                                 \
 		(void)parse_limit(dflt, octets, strcmp(key, "concurrent") == 0, &l->field);
 	LIMITS(X)
 #undef X
@@ -975,8 +998,10 @@ static void fill_layers(struct build *b)
 		l[i + 1] = (struct rule_layer){ LAYER_KIND_PROFILE, b->drafts[i].p.name };
 	for (size_t i = 0; preset_at(i); i++)
 		if (b->preset_used[i])
-			l[preset_layer(b, i)] = (struct rule_layer){ LAYER_KIND_PRESET,
-				arena_printf(b->a, "preset:%s", preset_at(i)->name) };
+			l[preset_layer(b, i)] =
+				(struct rule_layer){ LAYER_KIND_PRESET,
+						     arena_printf(b->a, "preset:%s",
+								  preset_at(i)->name) };
 	b->m->layers = l;
 	b->m->n_layers = (uint32_t)n;
 }
@@ -1001,8 +1026,8 @@ static void resolve_one(struct build *b, struct draft *d, uint32_t *mark)
 		d->depth = depth > d->depth ? depth : d->depth;
 	}
 	if (d->depth > MAX_EXTENDS_DEPTH) {
-		diag_error(b->d, d->extends->pos, "cycle", "profiles extend each other more than %d deep",
-			MAX_EXTENDS_DEPTH);
+		diag_error(b->d, d->extends->pos, "cycle",
+			   "profiles extend each other more than %d deep", MAX_EXTENDS_DEPTH);
 		return;
 	}
 	inherit_scalars(b, d);

@@ -8,9 +8,11 @@
 
 #include "shared/compile/build.h"
 
-static struct client *add_client(struct build *b, struct pos at, const struct prefix *p, enum source_to to)
+static struct client *add_client(struct build *b, struct pos at, const struct prefix *p,
+				 enum source_to to)
 {
-	b->clients = arena_grow(b->a, b->clients, b->n_clients, &b->cap_clients, sizeof(*b->clients));
+	b->clients =
+		arena_grow(b->a, b->clients, b->n_clients, &b->cap_clients, sizeof(*b->clients));
 	struct client *c = &b->clients[b->n_clients++];
 	*c = (struct client){ .pos = at, .prefix = *p, .to = to };
 	return c;
@@ -33,7 +35,8 @@ static void read_bind(struct build *b, const struct node *k, const struct node *
 	if (!want_seq(b, v, k->text))
 		return;
 	if (v->n == 0)
-		diag_error(b->d, v->pos, "bad-value", "an empty list of profiles: nothing could be bound here");
+		diag_error(b->d, v->pos, "bad-value",
+			   "an empty list of profiles: nothing could be bound here");
 	uint32_t *list = arena_array(b->a, v->n + 1, sizeof(*list)), n = 0, out = 0;
 	node_for_each(item, v)
 	{
@@ -66,7 +69,8 @@ void read_sources(struct build *b, const struct node *k, const struct node *v, v
 		if (value->type == NODE_MAP) {
 			read_map(b, value, "a source", KEYS(source_keys), &c);
 			if (!map_get(value, "bind"))
-				diag_error(b->d, value->pos, "missing-key", "a source needs a profile, or `bind`");
+				diag_error(b->d, value->pos, "missing-key",
+					   "a source needs a profile, or `bind`");
 		} else {
 			int i = find_profile(b, value);
 			c.profile = i < 0 ? 0 : (uint32_t)i;
@@ -79,7 +83,8 @@ void read_sources(struct build *b, const struct node *k, const struct node *v, v
 	}
 }
 
-static void read_prefix_list(struct build *b, const struct node *k, const struct node *v, enum source_to to)
+static void read_prefix_list(struct build *b, const struct node *k, const struct node *v,
+			     enum source_to to)
 {
 	if (!want_seq(b, v, k->text))
 		return;
@@ -123,7 +128,8 @@ static void default_sources(struct build *b)
 	static const char *const all[] = { "0.0.0.0/0", "::/0" };
 	struct pos at = b->root_at;
 	diag_warning(b->d, at, "open-sources",
-		"no `sources`: every client gets the profile \"default\"; write sources: {} for nobody");
+		     "no `sources`: every client gets the profile \"default\"; write sources: {} "
+		     "for nobody");
 	for (size_t i = 0; i < 2; i++) {
 		struct prefix p;
 		if (prefix_from_text(&p, all[i], strlen(all[i])) != PREFIX_OK)
@@ -169,11 +175,12 @@ static void report_twice(struct build *b, const struct client *first, const stru
 	prefix_to_text(&second->prefix, text);
 	if (first->pos.line == 0)
 		diag_error(b->d, second->pos, "duplicate-prefix",
-			"%s stands in resolver_clients by default; write resolver_clients to change that",
-			text);
+			   "%s stands in resolver_clients by default; write resolver_clients to "
+			   "change that",
+			   text);
 	else
-		diag_error(b->d, second->pos, "duplicate-prefix", "%s stands twice, first at %s:%u", text,
-			diags_file_name(b->d, first->pos.file), first->pos.line);
+		diag_error(b->d, second->pos, "duplicate-prefix", "%s stands twice, first at %s:%u",
+			   text, diags_file_name(b->d, first->pos.file), first->pos.line);
 }
 
 void finish_clients(struct build *b)
@@ -187,7 +194,7 @@ void finish_clients(struct build *b)
 	for (size_t i = 0; i < b->n_clients; i++) {
 		struct client *prev = out ? &b->clients[out - 1] : NULL;
 		if (prev && prev->prefix.len == b->clients[i].prefix.len &&
-			addr_cmp(&prev->prefix.a, &b->clients[i].prefix.a) == 0)
+		    addr_cmp(&prev->prefix.a, &b->clients[i].prefix.a) == 0)
 			report_twice(b, prev, &b->clients[i]);
 		else
 			b->clients[out++] = b->clients[i];

@@ -35,7 +35,7 @@ static const char *one_line(struct build *b, const struct node *v)
 			*c = ' ';
 		if ((unsigned char)*c < 0x20 || *c == 0x7f) {
 			diag_error(b->d, v->pos, "bad-text", "control character 0x%02x in a text",
-				(unsigned char)*c);
+				   (unsigned char)*c);
 			return NULL;
 		}
 	}
@@ -75,8 +75,9 @@ void read_bool(struct build *b, const struct node *k, const struct node *v, void
 		*(bool *)to = false;
 	else
 		diag_error(b->d, v->pos, "type", "%s must be true or false%s%.40s%s", k->text,
-			v->type == NODE_SCALAR ? ", not \"" : "",
-			v->type == NODE_SCALAR ? v->text : "", v->type == NODE_SCALAR ? "\"" : "");
+			   v->type == NODE_SCALAR ? ", not \"" : "",
+			   v->type == NODE_SCALAR ? v->text : "",
+			   v->type == NODE_SCALAR ? "\"" : "");
 }
 
 static const char *word_at(const void *table, size_t i)
@@ -85,7 +86,7 @@ static const char *word_at(const void *table, size_t i)
 }
 
 int read_word(struct build *b, const struct node *v, const char *what, const char *const *words,
-	size_t n)
+	      size_t n)
 {
 	if (!want_text(b, v, what))
 		return -1;
@@ -95,11 +96,11 @@ int read_word(struct build *b, const struct node *v, const char *what, const cha
 			return (int)i;
 		size_t len = strlen(all);
 		snprintf(all + len, sizeof(all) - len, "%s%s", i ? i + 1 == n ? " or " : ", " : "",
-			words[i]);
+			 words[i]);
 	}
 	const char *near = nearest(v->text, word_at, words, n);
-	diag_error(b->d, v->pos, "bad-value", "%s must be %s, not \"%.60s\"%s%s%s", what, all, v->text,
-		near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
+	diag_error(b->d, v->pos, "bad-value", "%s must be %s, not \"%.60s\"%s%s%s", what, all,
+		   v->text, near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
 	return -1;
 }
 
@@ -122,7 +123,8 @@ void read_labels(struct build *b, const struct node *k, const struct node *v, vo
 		const char *s = want_text(b, value, key->text) ? one_line(b, value) : NULL;
 		if (!is_label_key(key->text) || !*key->text) {
 			diag_error(b->d, key->pos, "bad-value",
-				"a label's key must not be empty or hold \"=\", spaces or control characters");
+				   "a label's key must not be empty or hold \"=\", spaces or "
+				   "control characters");
 			continue;
 		}
 		if (!s)
@@ -158,15 +160,16 @@ static bool take_uint(const char **s, uint64_t max, uint64_t *out)
 }
 
 bool read_uint(struct build *b, const struct node *v, const char *what, uint64_t min, uint64_t max,
-	uint64_t *out)
+	       uint64_t *out)
 {
 	uint64_t n = 0;
 	if (!want_text(b, v, what))
 		return false;
 	const char *s = v->text;
 	if (!take_uint(&s, max, &n) || *s || n < min) {
-		diag_error(b->d, v->pos, "bad-value", "%s must be a number from %llu to %llu, not \"%.40s\"",
-			what, (unsigned long long)min, (unsigned long long)max, v->text);
+		diag_error(b->d, v->pos, "bad-value",
+			   "%s must be a number from %llu to %llu, not \"%.40s\"", what,
+			   (unsigned long long)min, (unsigned long long)max, v->text);
 		return false;
 	}
 	*out = n;
@@ -174,7 +177,7 @@ bool read_uint(struct build *b, const struct node *v, const char *what, uint64_t
 }
 
 bool read_duration(struct build *b, const struct node *v, const char *what, uint32_t max_s,
-	uint32_t *out)
+		   uint32_t *out)
 {
 	if (!want_text(b, v, what))
 		return false;
@@ -183,9 +186,10 @@ bool read_duration(struct build *b, const struct node *v, const char *what, uint
 	if (take_uint(&s, UINT32_MAX, &n) && *s && !s[1])
 		unit = *s == 's' ? 1 : *s == 'm' ? 60 : *s == 'h' ? 3600 : *s == 'd' ? 86400 : 0;
 	if (!unit || n * unit > max_s) {
-		diag_error(b->d, v->pos, "bad-value",
-			"%s must be a time such as 5s, 10m, 2h or 7d, at most %us, not \"%.40s\"", what,
-			max_s, v->text);
+		diag_error(
+			b->d, v->pos, "bad-value",
+			"%s must be a time such as 5s, 10m, 2h or 7d, at most %us, not \"%.40s\"",
+			what, max_s, v->text);
 		return false;
 	}
 	*out = (uint32_t)(n * unit);
@@ -218,7 +222,7 @@ static bool parse_date(const char *s, int64_t *days)
 	static const int length[] = { 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 };
 	int y, m, d;
 	if (!digits(s, 4, &y) || s[4] != '-' || !digits(s + 5, 2, &m) || s[7] != '-' ||
-		!digits(s + 8, 2, &d))
+	    !digits(s + 8, 2, &d))
 		return false;
 	if (y < 1970 || m < 1 || m > 12)
 		return false;
@@ -237,10 +241,10 @@ bool time_from_text(const char *s, size_t n, bool with_clock, int64_t *out)
 		return false;
 	if (n != 10) {
 		if (!with_clock || n != 20 || (s[10] != 'T' && s[10] != 't') || s[13] != ':' ||
-			s[16] != ':' || (s[19] != 'Z' && s[19] != 'z'))
+		    s[16] != ':' || (s[19] != 'Z' && s[19] != 'z'))
 			return false;
 		if (!digits(s + 11, 2, &h) || !digits(s + 14, 2, &m) || !digits(s + 17, 2, &sec) ||
-			h > 23 || m > 59 || sec > 59)
+		    h > 23 || m > 59 || sec > 59)
 			return false;
 	}
 	*out = days * 86400 + h * 3600 + m * 60 + sec;
@@ -256,7 +260,7 @@ void read_date(struct build *b, const struct node *k, const struct node *v, void
 		*(const char **)to = v->text;
 	else
 		diag_error(b->d, v->pos, "bad-date", "%s must be a date, YYYY-MM-DD, not \"%.40s\"",
-			k->text, v->text);
+			   k->text, v->text);
 }
 
 void read_time(struct build *b, const struct node *k, const struct node *v, void *to)
@@ -266,7 +270,8 @@ void read_time(struct build *b, const struct node *k, const struct node *v, void
 		return;
 	if (!time_from_text(v->text, v->n, true, &when) || when == 0)
 		diag_error(b->d, v->pos, "bad-date",
-			"%s must be YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ, not \"%.40s\"", k->text, v->text);
+			   "%s must be YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ, not \"%.40s\"", k->text,
+			   v->text);
 	else
 		*(int64_t *)to = when;
 }
@@ -278,8 +283,9 @@ static bool take_amount(const char **s, bool octets, uint64_t *out)
 	static const struct {
 		const char *name;
 		uint64_t n;
-	} unit[] = { { "KiB", 1024 }, { "MiB", 1048576 }, { "GiB", 1073741824 }, { "KB", 1000 },
-		     { "MB", 1000000 }, { "GB", 1000000000 }, { "B", 1 } };
+	} unit[] = { { "KiB", 1024 }, { "MiB", 1048576 }, { "GiB", 1073741824 },
+		     { "KB", 1000 },  { "MB", 1000000 },  { "GB", 1000000000 },
+		     { "B", 1 } };
 	if (!take_uint(s, UINT32_MAX, out))
 		return false;
 	for (size_t i = 0; octets && i < sizeof(unit) / sizeof(unit[0]); i++) {
@@ -332,23 +338,23 @@ bool parse_limit(const char *s, bool octets, bool concurrent, struct limit *out)
 }
 
 static void read_limit(struct build *b, const struct node *k, const struct node *v, bool octets,
-	struct limit *out)
+		       struct limit *out)
 {
 	bool concurrent = strcmp(k->text, "concurrent") == 0;
 	if (!want_text(b, v, k->text) || parse_limit(v->text, octets, concurrent, out))
 		return;
 	diag_error(b->d, v->pos, "bad-limit", "%s must be written as %s, not \"%.40s\"", k->text,
-		concurrent ? "a number" :
-		octets ? "20MiB/day or 4KiB/min burst 8KiB" :
-			 "10/s, 600/min, 1000/h or 5/day, or 20/s burst 40",
-		v->text);
+		   concurrent ? "a number"
+		   : octets   ? "20MiB/day or 4KiB/min burst 8KiB"
+			      : "10/s, 600/min, 1000/h or 5/day, or 20/s burst 40",
+		   v->text);
 }
 
-#define X(field, key, octets, dflt)                                                              \
-	static void limit_##field(struct build *b, const struct node *k, const struct node *v,   \
-		void *to)                                                                        \
-	{                                                                                        \
-		read_limit(b, k, v, octets, to);                                                 \
+#define X(field, key, octets, dflt)                                                                \
+	static void limit_##field(struct build *b, const struct node *k, const struct node *v,     \
+				  void *to)                                                        \
+	{                                                                                          \
+		read_limit(b, k, v, octets, to);                                                   \
 	}
 LIMITS(X)
 #undef X
@@ -386,16 +392,18 @@ bool read_prefix(struct build *b, const struct node *v, struct prefix *out)
 	case PREFIX_HOST_BITS:
 		prefix_to_text(&p, text);
 		diag_error(b->d, v->pos, "bad-prefix",
-			"\"%.60s\" has bits set behind its length; did you mean %s?", v->text, text);
+			   "\"%.60s\" has bits set behind its length; did you mean %s?", v->text,
+			   text);
 		return false;
 	case PREFIX_BAD_LEN:
-		diag_error(b->d, v->pos, "bad-prefix", "the length of the prefix \"%.60s\" is out of range",
-			v->text);
+		diag_error(b->d, v->pos, "bad-prefix",
+			   "the length of the prefix \"%.60s\" is out of range", v->text);
 		return false;
 	default:
 		diag_error(b->d, v->pos, "bad-prefix",
-			"\"%.60s\" is not an address or prefix such as 192.0.2.0/24 or 2001:db8::/32",
-			v->text);
+			   "\"%.60s\" is not an address or prefix such as 192.0.2.0/24 or "
+			   "2001:db8::/32",
+			   v->text);
 		return false;
 	}
 }

@@ -12,7 +12,7 @@
 struct frame {
 	struct node *node;
 	const struct node **tail; /* where the next child is linked */
-	bool value;		  /* a mapping that waits for the value of a key */
+	bool value;               /* a mapping that waits for the value of a key */
 };
 
 struct parse {
@@ -77,10 +77,12 @@ static bool bad_octet(struct parse *p, const char *text, size_t at)
 	}
 	unsigned char c = (unsigned char)text[at];
 	if (at == 0 && (c == 0xff || c == 0xfe))
-		diag_error(p->d, pos, "yaml-encoding", "the file is not UTF-8 (it looks like UTF-16)");
+		diag_error(p->d, pos, "yaml-encoding",
+			   "the file is not UTF-8 (it looks like UTF-16)");
 	else if (c == 0xc2 || c == 0xe2 || c == 0xef)
 		diag_error(p->d, pos, "yaml-encoding",
-			"not valid UTF-8, or a control character, line separator or byte order mark");
+			   "not valid UTF-8, or a control character, line separator or byte order "
+			   "mark");
 	else if (c >= 0x80)
 		diag_error(p->d, pos, "yaml-encoding", "octet 0x%02x: not valid UTF-8", c);
 	else if (c == '\r')
@@ -106,7 +108,8 @@ static bool check_text(struct parse *p, const char *text, size_t n)
 			i++;
 			continue;
 		}
-		if (s[i] == '\n' || s[i] == '\t' || (s[i] == '\r' && i + 1 < n && s[i + 1] == '\n')) {
+		if (s[i] == '\n' || s[i] == '\t' ||
+		    (s[i] == '\r' && i + 1 < n && s[i + 1] == '\n')) {
 			i++;
 			continue;
 		}
@@ -197,14 +200,13 @@ static void check_duplicates(struct parse *p, const struct node *map)
 		return;
 	}
 	size_t n = 0;
-	node_for_each_pair(k, v, map)
-		keys[n++] = k;
+	node_for_each_pair(k, v, map) keys[n++] = k;
 	qsort(keys, n, sizeof(*keys), compare_keys);
 	for (size_t i = 1; i < n; i++)
 		if (strcmp(keys[i]->text, keys[i - 1]->text) == 0)
 			diag_error(p->d, keys[i]->pos, "duplicate-key",
-				"key \"%.100s\" stands twice, first at line %u", keys[i]->text,
-				keys[i - 1]->pos.line);
+				   "key \"%.100s\" stands twice, first at line %u", keys[i]->text,
+				   keys[i - 1]->pos.line);
 	free(keys);
 }
 
@@ -228,7 +230,7 @@ static void add_scalar(struct parse *p, const yaml_event_t *e)
 }
 
 static void check_properties(struct parse *p, const yaml_event_t *e, const yaml_char_t *anchor,
-	const yaml_char_t *tag)
+			     const yaml_char_t *tag)
 {
 	struct pos at = mark_pos(p, &e->start_mark);
 	if (anchor)
@@ -286,7 +288,7 @@ static void parser_error(struct parse *p, const yaml_parser_t *y, const char *te
 	}
 	p->bad = true;
 	diag_error(p->d, at, "yaml", "%s%s%s", context, *context ? ": " : "",
-		y->problem ? y->problem : "not valid YAML");
+		   y->problem ? y->problem : "not valid YAML");
 }
 
 static void parse_events(struct parse *p, yaml_parser_t *y, const char *text, size_t n)
@@ -305,7 +307,7 @@ static void parse_events(struct parse *p, yaml_parser_t *y, const char *text, si
 }
 
 bool yaml_parse(struct arena *a, struct diags *d, uint32_t file, const char *text, size_t n,
-	const struct node **docs)
+		const struct node **docs)
 {
 	struct parse p = { .a = a, .d = d, .file = file };
 	p.docs_tail = &p.docs;

@@ -26,7 +26,7 @@ struct node {
 	uint8_t type;
 	bool plain; /* a scalar without quotes */
 	union {
-		const char *text;	  /* NUL-terminated, holds no NUL */
+		const char *text;         /* NUL-terminated, holds no NUL */
 		const struct node *first; /* items; keys and values in turn */
 	};
 	const struct node *next;
@@ -37,7 +37,7 @@ struct node {
  * (NULL: none); false if the text is not acceptable as a whole.
  */
 bool yaml_parse(struct arena *a, struct diags *d, uint32_t file, const char *text, size_t n,
-	const struct node **docs);
+		const struct node **docs);
 
 /* A plain scalar that stands for nothing: empty, ~ or null. */
 bool node_is_null(const struct node *n);
@@ -46,11 +46,11 @@ bool node_is_null(const struct node *n);
 const char *node_what(const struct node *n);
 
 /* For each key and value of a mapping. */
-#define node_for_each_pair(k, v, map)                                                      \
-	for (const struct node *k = (map)->first, *v = k ? k->next : NULL; k && v;         \
-		k = v->next, v = k ? k->next : NULL)
+#define node_for_each_pair(k, v, map)                                                              \
+	for (const struct node *k = (map)->first, *v = k ? k->next : NULL; k && v;                 \
+	     k = v->next, v = k ? k->next : NULL)
 
-#define node_for_each(item, seq) \
+#define node_for_each(item, seq)                                                                   \
 	for (const struct node *item = (seq)->first; item; item = item->next)
 
 #endif

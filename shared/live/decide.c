@@ -181,7 +181,8 @@ struct decider *decider_start(const struct decider_options *o)
 {
 	uint8_t key[POLICY_KEY_SIZE];
 	char why[POLICY_WHY_SIZE], text[POLICY_WHY_SIZE];
-	struct policy_trust trust = { .features = o->features, .min_serial = o->min_serial,
+	struct policy_trust trust = { .features = o->features,
+				      .min_serial = o->min_serial,
 				      .audience = o->audience };
 	struct decider *d = calloc(1, sizeof(*d));
 	if (!d)

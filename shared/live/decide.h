@@ -35,7 +35,7 @@ struct decider_options {
 	const char *policy_path;
 	const char *audit_path;  /* NULL: no audit log; "-": standard error */
 	const char *pubkey_path; /* PEM, Ed25519; NULL: signatures are not required */
-	const char *audience; /* what this host is: struct policy_trust; NULL: any */
+	const char *audience;    /* what this host is: struct policy_trust; NULL: any */
 	uint64_t min_serial;
 	uint64_t features; /* FEATURE_* that this plugin enforces */
 	bool audit_denied_only;

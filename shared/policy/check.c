@@ -659,8 +659,8 @@ static uint64_t texts_of_kind(const struct policy *p, uint32_t kind)
 	}
 }
 
-static bool text_list_ok(const struct policy *p, const struct fmt_text *v, uint32_t n, uint64_t strings,
-			 bool notes)
+static bool text_list_ok(const struct policy *p, const struct fmt_text *v, uint32_t n,
+			 uint64_t strings, bool notes)
 {
 	for (uint32_t i = 0; i < n; i++) {
 		if (v[i].text >= strings || v[i].index >= texts_of_kind(p, v[i].kind) ||
@@ -740,7 +740,8 @@ static bool has_line(const char *lines, const char *s, size_t n)
 }
 
 /* A policy that names no audience is for every host. */
-static enum policy_err check_audience(const struct policy *p, const struct policy_trust *t, char *why)
+static enum policy_err check_audience(const struct policy *p, const struct policy_trust *t,
+				      char *why)
 {
 	const char *wanted = p->info_strings + p->info->audience;
 	if (!t->audience || !*wanted)

@@ -40,8 +40,8 @@ enum feature {
 #define FEATURE(name) (UINT64_C(1) << FEATURE_BIT_##name)
 
 /* What the module and the agent of this version both enforce. */
-#define FEATURES_ENFORCED (FEATURE(HTTP_RULES) | FEATURE(IGNORE) | FEATURE(ECH_ALLOW) |           \
-			   FEATURE(AUDIENCE))
+#define FEATURES_ENFORCED                                                                          \
+	(FEATURE(HTTP_RULES) | FEATURE(IGNORE) | FEATURE(ECH_ALLOW) | FEATURE(AUDIENCE))
 
 /* The construct behind a bit, or "unknown". */
 const char *feature_text(unsigned bit);

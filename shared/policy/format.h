@@ -102,7 +102,7 @@ enum fmt_section_id {
 	SEC_NAME_INFO,      /* struct fmt_name_info[], sorted by (rec, rule): lines of lists */
 	SEC_INFO_STRINGS, /* NUL-terminated, offset 0 is "": files, patterns, owners, reasons ... */
 	SEC_INFO,         /* struct fmt_info: revision and so on */
-	SEC_NOTES /* struct fmt_text[] with text in INFO_STRINGS, or absent: no meaning */
+	SEC_NOTES         /* struct fmt_text[] with text in INFO_STRINGS, or absent: no meaning */
 };
 
 /*
@@ -282,18 +282,18 @@ struct fmt_name_info {
  * who reads a policy back: the sources before they were flattened, what an entry lifts of lint.
  */
 enum fmt_text_kind {
-	TERM_POLICY = 1,   /* index 0: credentials, mesh */
-	TERM_DOCUMENT,     /* index from 0: a further document (AuthorizationPolicy) */
-	TERM_LIMITS,       /* index: the profile; its limits */
-	TERM_DNS,          /* profile: what stands below `dns` and is in no record */
-	TERM_RESOLVERS,    /* profile: one line each */
-	TERM_PROXY,        /* profile */
-	TERM_CREDENTIALS,  /* profile: which it may use */
-	TERM_TASKS,        /* profile: what a binding may add */
-	TERM_RULE_LIMITS,  /* rule */
+	TERM_POLICY = 1,    /* index 0: credentials, mesh */
+	TERM_DOCUMENT,      /* index from 0: a further document (AuthorizationPolicy) */
+	TERM_LIMITS,        /* index: the profile; its limits */
+	TERM_DNS,           /* profile: what stands below `dns` and is in no record */
+	TERM_RESOLVERS,     /* profile: one line each */
+	TERM_PROXY,         /* profile */
+	TERM_CREDENTIALS,   /* profile: which it may use */
+	TERM_TASKS,         /* profile: what a binding may add */
+	TERM_RULE_LIMITS,   /* rule */
 	TERM_RULE_ADDITION, /* rule: it stands under allowlist_additions; text "" */
-	NOTE_SOURCES = 33, /* index 0 */
-	NOTE_LIFTS         /* rule: codes of lint findings, a space before and behind each */
+	NOTE_SOURCES = 33,  /* index 0 */
+	NOTE_LIFTS          /* rule: codes of lint findings, a space before and behind each */
 };
 
 struct fmt_text {

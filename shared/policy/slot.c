@@ -197,7 +197,8 @@ static bool same_policy(const struct policy *a, const struct policy *b)
 }
 
 /* Who signs orders the policies too: an old one that is signed as well must not come back. */
-static bool goes_back(const struct slot *s, const struct policy *p, const struct policy *current, char *why)
+static bool goes_back(const struct slot *s, const struct policy *p, const struct policy *current,
+		      char *why)
 {
 	struct policy_info now, next;
 	if (!s->trust.public_key || !current)

@@ -17,8 +17,16 @@
 
 enum { EXIT_FINE, EXIT_POLICY, EXIT_USAGE, EXIT_SYSTEM };
 
-enum action { ACTION_COMPILE, ACTION_HELP, ACTION_VERSION, ACTION_LIST_PRESETS, ACTION_PRESET,
-	ACTION_VERIFY, ACTION_DUMP, ACTION_DIFF };
+enum action {
+	ACTION_COMPILE,
+	ACTION_HELP,
+	ACTION_VERSION,
+	ACTION_LIST_PRESETS,
+	ACTION_PRESET,
+	ACTION_VERIFY,
+	ACTION_DUMP,
+	ACTION_DIFF
+};
 
 struct args {
 	enum action action;
@@ -26,7 +34,7 @@ struct args {
 	const char *preset;
 	const char *key; /* --sign, --verify */
 	const char *dumped;
-	bool only_widened; /* --fail-on */
+	bool only_widened;        /* --fail-on */
 	const char *strict_codes; /* NULL: all */
 	bool strict, check;
 	enum diag_format format;
@@ -155,35 +163,38 @@ static bool take_version(struct args *a, const char *value)
 /* One row an option: parsing, and what --help says. */
 static const struct option_row {
 	const char *name;
-	char letter; /* 0: none */
+	char letter;   /* 0: none */
 	int has_value; /* as getopt_long's has_arg */
 	const char *value;
 	take_fn *take;
 	const char *help;
 } rows[] = {
-	{ "output", 'o', required_argument, "FILE", take_output, "write the compiled policy to FILE" },
+	{ "output", 'o', required_argument, "FILE", take_output,
+	  "write the compiled policy to FILE" },
 	{ "check", 0, no_argument, NULL, take_check, "only check, even with -o" },
 	{ "strict", 0, optional_argument, "CODE,...", take_strict,
-		"take warnings (or those with these codes) for errors, but never those about dates" },
+	  "take warnings (or those with these codes) for errors, but never those about dates" },
 	{ "now", 0, required_argument, "TIME", take_now,
-		"the clock for dates: YYYY-MM-DD[THH:MM:SSZ] or seconds since 1970" },
+	  "the clock for dates: YYYY-MM-DD[THH:MM:SSZ] or seconds since 1970" },
 	{ "format", 0, required_argument, "FORMAT", take_format,
-		"how findings are printed: text, json, github or markdown" },
+	  "how findings are printed: text, json, github or markdown" },
 	{ "allow-unenforced", 0, no_argument, NULL, take_allow_unenforced,
-		"let plugins load a policy with constructs that this version does not enforce" },
-	{ "list-presets", 0, no_argument, NULL, take_list_presets, "print the names of the presets" },
+	  "let plugins load a policy with constructs that this version does not enforce" },
+	{ "list-presets", 0, no_argument, NULL, take_list_presets,
+	  "print the names of the presets" },
 	{ "preset", 0, required_argument, "NAME", take_preset,
-		"print the hosts of a preset, what each lets out, and why it is there" },
+	  "print the hosts of a preset, what each lets out, and why it is there" },
 	{ "sign", 0, required_argument, "KEY.pem", take_sign,
-		"sign the policy with this Ed25519 private key; it must have a `serial`" },
+	  "sign the policy with this Ed25519 private key; it must have a `serial`" },
 	{ "verify", 0, required_argument, "PUB.pem", take_verify,
-		"check that this public key's owner signed the compiled policy that follows" },
+	  "check that this public key's owner signed the compiled policy that follows" },
 	{ "dump", 0, required_argument, "POLICY.BIN", take_dump,
-		"print a compiled policy as YAML; compiling that gives the same meaning" },
+	  "print a compiled policy as YAML; compiling that gives the same meaning" },
 	{ "diff", 0, no_argument, NULL, take_diff,
-		"say what changes between two policies (YAML or compiled); exit 0 same, 1 differ, 4 cannot" },
+	  "say what changes between two policies (YAML or compiled); exit 0 same, 1 differ, 4 "
+	  "cannot" },
 	{ "fail-on", 0, required_argument, "WHAT", take_fail_on,
-		"with --diff, exit 1 on any change (the default), or only if something was widened" },
+	  "with --diff, exit 1 on any change (the default), or only if something was widened" },
 	{ "help", 'h', no_argument, NULL, take_help, "print this" },
 	{ "version", 'V', no_argument, NULL, take_version, "print the version" },
 };
@@ -205,17 +216,19 @@ static int help(void)
 			snprintf(letter, sizeof(letter), "-%c, ", r->letter);
 		const char *sep = r->has_value == optional_argument ? "[=" : " ";
 		snprintf(left, sizeof(left), "%s--%s%s%s%s", letter, r->name, r->value ? sep : "",
-			r->value ? r->value : "", r->has_value == optional_argument ? "]" : "");
+			 r->value ? r->value : "", r->has_value == optional_argument ? "]" : "");
 		printf("  %-30s %s\n", left, r->help);
 	}
-	puts("exit: 0 fine, 1 the policy has errors, 2 usage, 3 system; nothing is written on 1, 2, 3");
+	puts("exit: 0 fine, 1 the policy has errors, 2 usage, 3 system; nothing is written on 1, "
+	     "2, 3");
 	return EXIT_FINE;
 }
 
 static void fill_getopt(struct option *longs, char *shorts)
 {
 	for (size_t i = 0; i < N_ROWS; i++) {
-		longs[i] = (struct option){ rows[i].name, rows[i].has_value, NULL, FIRST_LONG + (int)i };
+		longs[i] = (struct option){ rows[i].name, rows[i].has_value, NULL,
+					    FIRST_LONG + (int)i };
 		if (!rows[i].letter)
 			continue;
 		*shorts++ = rows[i].letter;
@@ -260,7 +273,8 @@ static bool parse_args(struct args *a, int argc, char **argv)
 		if (!r)
 			return false;
 		if (!r->take(a, optarg)) {
-			fprintf(stderr, "cx-policyc: --%s: \"%s\" is not a value that it takes\n", r->name, optarg);
+			fprintf(stderr, "cx-policyc: --%s: \"%s\" is not a value that it takes\n",
+				r->name, optarg);
 			return false;
 		}
 	}
@@ -269,11 +283,13 @@ static bool parse_args(struct args *a, int argc, char **argv)
 	size_t least = 0, most = 0;
 	count_files(a->action, &least, &most);
 	if (a->n_files < least)
-		fputs(least == 2 ? "cx-policyc: two policies are needed\n" : "cx-policyc: no policy given\n",
-			stderr);
+		fputs(least == 2 ? "cx-policyc: two policies are needed\n"
+				 : "cx-policyc: no policy given\n",
+		      stderr);
 	else if (a->n_files > most)
-		fputs(most ? "cx-policyc: too many files\n" : "cx-policyc: this option takes no policy\n",
-			stderr);
+		fputs(most ? "cx-policyc: too many files\n"
+			   : "cx-policyc: this option takes no policy\n",
+		      stderr);
 	else
 		return true;
 	return false;
@@ -311,7 +327,8 @@ static int print_preset(const struct args *a)
 		diags_print(d, stderr, a->format);
 		rc = EXIT_SYSTEM;
 	} else if (rc == EXIT_USAGE) {
-		fprintf(stderr, "cx-policyc: there is no preset \"%s\" (see --list-presets)\n", a->preset);
+		fprintf(stderr, "cx-policyc: there is no preset \"%s\" (see --list-presets)\n",
+			a->preset);
 	}
 	diags_free(d);
 	return rc;
@@ -341,7 +358,8 @@ static int compile(const struct args *a, struct diags *d)
 	if (a->strict)
 		diags_strict(d, a->strict_codes);
 	if (a->key && m->serial == 0)
-		diag_error(d, (struct pos){ 0 }, "missing-key", "a policy that is signed needs `serial`");
+		diag_error(d, (struct pos){ 0 }, "missing-key",
+			   "a policy that is signed needs `serial`");
 	int rc = diags_errors(d) ? EXIT_POLICY : EXIT_FINE;
 	if (rc == EXIT_FINE && a->output && !a->check)
 		rc = write_output(a, m);

@@ -40,9 +40,15 @@ check() { # check NAME COMMAND...
 	fi
 }
 
-formatted() {
-	# shellcheck disable=SC2046
-	clang-format --dry-run -Werror $(sources '*.[ch]')
+formatted() { # names the files; clang-format -i sets them right
+	for f in $(sources '*.[ch]'); do
+		clang-format --dry-run -Werror "$f" 2>/dev/null || echo "$f"
+	done >"$out.files"
+	cat "$out.files"
+	[ ! -s "$out.files" ]
+	rc=$?
+	rm -f "$out.files"
+	return $rc
 }
 
 exported() {
