@@ -283,18 +283,40 @@ static void copy(char *to, size_t size, const char *s)
 	to[n] = '\0';
 }
 
-/* "preset:npm" or "policy.yaml:12": where the deciding rule stands. */
-static void describe_origin(struct decision *d, const struct policy *p)
+/* FILE:LINE; cut if it does not fit. */
+static void put_place(char *to, size_t size, const char *file, uint32_t line)
+{
+	char digits[12];
+	size_t d = sizeof(digits), n = strnlen(file, size - sizeof(digits) - 1);
+	do {
+		digits[--d] = (char)('0' + line % 10);
+		line /= 10;
+	} while (line);
+	digits[--d] = ':';
+	memcpy(to, file, n);
+	memcpy(to + n, digits + d, sizeof(digits) - d);
+	to[n + sizeof(digits) - d] = '\0';
+}
+
+/* What only the audit log wants to know. */
+static void describe(struct decision *d, const struct policy *p, const struct policy_info *pi)
 {
 	struct rule_info i;
-	d->origin[0] = d->owner[0] = '\0';
+	copy(d->profile, sizeof(d->profile), policy_profile_name(p, d->v.profile));
+	copy(d->revision, sizeof(d->revision), pi->revision);
 	if (!policy_rule_info(p, d->v.rule, d->v.rec, &i))
 		return;
 	copy(d->owner, sizeof(d->owner), i.owner);
 	if (i.preset)
 		copy(d->origin, sizeof(d->origin), i.layer);
 	else
-		snprintf(d->origin, sizeof(d->origin), "%s:%u", i.file, i.line);
+		put_place(d->origin, sizeof(d->origin), i.file, i.line);
+}
+
+/* Does the audit log want this decision? */
+static bool is_audited(const struct decider *d, const struct verdict *v)
+{
+	return !d->denied_only || v->action == ACTION_DENY || v->observed;
 }
 
 void decide_judge(struct decide_thread *t, const struct question *q, struct now now,
@@ -309,12 +331,11 @@ void decide_judge(struct decide_thread *t, const struct question *q, struct now 
 	if (p) {
 		struct policy_info i;
 		policy_info(p, &i);
-		copy(out->profile, sizeof(out->profile), policy_profile_name(p, out->v.profile));
 		policy_rule_id(p, out->v.rule, out->rule);
 		copy(out->policy, sizeof(out->policy), i.digest);
-		copy(out->revision, sizeof(out->revision), i.revision);
 		out->deny_ttl_s = policy_deny_ttl_s(p, out->v.profile);
-		describe_origin(out, p);
+		if (is_audited(t->of, &out->v))
+			describe(out, p, &i);
 	}
 	slot_release(t->reader);
 }
@@ -322,7 +343,7 @@ void decide_judge(struct decide_thread *t, const struct question *q, struct now 
 void decide_record(struct decide_thread *t, const struct question *q, struct now now,
 		   const struct decision *d, const char *id, size_t id_len)
 {
-	if (t->of->denied_only && d->v.action != ACTION_DENY && !d->v.observed)
+	if (!is_audited(t->of, &d->v))
 		return;
 	struct audit_event e = {
 		.wall_ns = now.wall_ns,

@@ -64,7 +64,8 @@ enum { DECISION_TEXT_SIZE = 64 };
 /* The outcome, in memory of its own: it outlives the policy that gave it. */
 struct decision {
 	struct verdict v;
-	char profile[DECISION_TEXT_SIZE]; /* texts are cut if longer */
+	/* "" where the audit log does not want this decision; cut if longer */
+	char profile[DECISION_TEXT_SIZE];
 	char origin[DECISION_TEXT_SIZE]; /* "preset:npm", "policy.yaml:12": where the rule stands */
 	char owner[DECISION_TEXT_SIZE];
 	char revision[DECISION_TEXT_SIZE];
