@@ -13,6 +13,7 @@
 #include "shared/compile/compile.h"
 #include "shared/compile/diff.h"
 #include "shared/compile/dump.h"
+#include "shared/compile/emit.h"
 #include "shared/compile/sign.h"
 
 enum { EXIT_FINE, EXIT_POLICY, EXIT_USAGE, EXIT_SYSTEM };
@@ -34,6 +35,7 @@ struct args {
 	const char *preset;
 	const char *key; /* --sign, --verify */
 	const char *dumped;
+	emit_fn *emit;
 	bool only_widened;        /* --fail-on */
 	const char *strict_codes; /* NULL: all */
 	bool strict, check;
@@ -146,6 +148,12 @@ static bool take_fail_on(struct args *a, const char *value)
 	return a->only_widened || strcmp(value, "any") == 0;
 }
 
+static bool take_emit(struct args *a, const char *value)
+{
+	a->emit = emit_find(value);
+	return a->emit;
+}
+
 static bool take_help(struct args *a, const char *value)
 {
 	(void)value;
@@ -195,6 +203,8 @@ static const struct option_row {
 	  "cannot" },
 	{ "fail-on", 0, required_argument, "WHAT", take_fail_on,
 	  "with --diff, exit 1 on any change (the default), or only if something was widened" },
+	{ "emit", 0, required_argument, "KIND", take_emit,
+		"print what belongs to the servers: unbound-forward, haproxy, haproxy-map or nftables" },
 	{ "help", 'h', no_argument, NULL, take_help, "print this" },
 	{ "version", 'V', no_argument, NULL, take_version, "print the version" },
 };
@@ -350,6 +360,25 @@ static int write_output(const struct args *a, const struct model *m)
 	return rc;
 }
 
+/* To standard output, or to the file of -o. */
+static int write_emitted(const struct args *a, const struct model *m, struct diags *d)
+{
+	struct out o = { 0 };
+	char err[256];
+	int rc = EXIT_FINE;
+	a->emit(m, &o);
+	if (diags_errors(d)) {
+		rc = EXIT_POLICY;
+	} else if (!a->output) {
+		fwrite(out_get(&o), 1, o.n, stdout);
+	} else if (compile_write_file(a->output, (const uint8_t *)out_get(&o), o.n, err, sizeof(err)) != 0) {
+		fprintf(stderr, "cx-policyc: %s\n", err);
+		rc = EXIT_SYSTEM;
+	}
+	out_fini(&o);
+	return rc;
+}
+
 static int compile(const struct args *a, struct diags *d)
 {
 	struct model *m = compile_policy(a->files, a->n_files, &a->options, d);
@@ -361,7 +390,9 @@ static int compile(const struct args *a, struct diags *d)
 		diag_error(d, (struct pos){ 0 }, "missing-key",
 			   "a policy that is signed needs `serial`");
 	int rc = diags_errors(d) ? EXIT_POLICY : EXIT_FINE;
-	if (rc == EXIT_FINE && a->output && !a->check)
+	if (rc == EXIT_FINE && a->emit && !a->check)
+		rc = write_emitted(a, m, d);
+	else if (rc == EXIT_FINE && a->output && !a->check)
 		rc = write_output(a, m);
 	model_free(m);
 	return rc;
@@ -375,7 +406,7 @@ static int run_compile(const struct args *a)
 		return EXIT_SYSTEM;
 	}
 	int rc = compile(a, d);
-	diags_print(d, a->format == DIAG_TEXT ? stderr : stdout, a->format);
+	diags_print(d, a->format == DIAG_TEXT || a->emit ? stderr : stdout, a->format);
 	diags_free(d);
 	return rc;
 }
