@@ -3,14 +3,18 @@
 #include "shared/compile/arena.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-enum { BLOCK_SIZE = 256 << 10 };
+/* Pieces from MAP_SIZE on are mapped: they grow in place, and come zeroed without being touched. */
+enum { BLOCK_SIZE = 256 << 10, MAP_SIZE = 1 << 20 };
 
 struct arena_block {
-	struct arena_block *next;
+	struct arena_block *next, *prev;
+	size_t mapped; /* octets in all, 0: not mapped but allocated */
 	uint64_t align;
 	uint8_t bytes[];
 };
@@ -30,21 +34,54 @@ void arena_fini(struct arena *a)
 {
 	for (struct arena_block *b = a->blocks, *next; b; b = next) {
 		next = b->next;
-		free(b);
+		if (b->mapped)
+			munmap(b, b->mapped);
+		else
+			free(b);
 	}
 	arena_init(a);
 }
 
+static size_t block_size(size_t size)
+{
+	if (size > SIZE_MAX / 2 - sizeof(struct arena_block) - ARENA_SLACK)
+		no_memory();
+	return sizeof(struct arena_block) + size + ARENA_SLACK;
+}
+
 static struct arena_block *block_new(struct arena *a, size_t size)
 {
-	if (size > SIZE_MAX - sizeof(struct arena_block) - ARENA_SLACK)
+	size_t all = block_size(size);
+	bool map = size >= MAP_SIZE;
+	struct arena_block *b =
+		map ? mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+		    : calloc(1, all);
+	if (!b || b == MAP_FAILED)
 		no_memory();
-	struct arena_block *b = calloc(1, sizeof(*b) + size + ARENA_SLACK);
-	if (!b)
-		no_memory();
+	b->mapped = map ? all : 0;
 	b->next = a->blocks;
+	if (b->next)
+		b->next->prev = b;
 	a->blocks = b;
 	return b;
+}
+
+/* The block of a mapped piece, with more room; it may move. */
+static void *block_grow(struct arena *a, void *piece, size_t size)
+{
+	struct arena_block *b = (void *)((uint8_t *)piece - offsetof(struct arena_block, bytes));
+	size_t all = block_size(size);
+	b = mremap(b, b->mapped, all, MREMAP_MAYMOVE);
+	if (b == MAP_FAILED)
+		no_memory();
+	b->mapped = all;
+	if (b->next)
+		b->next->prev = b;
+	if (b->prev)
+		b->prev->next = b;
+	else
+		a->blocks = b;
+	return b->bytes;
 }
 
 void *arena_get(struct arena *a, size_t size)
@@ -100,6 +137,12 @@ void *arena_grow(struct arena *a, void *v, size_t n, size_t *cap, size_t size)
 	if (n < *cap)
 		return v;
 	size_t more = *cap ? *cap * 2 : 8;
+	if (size && more > SIZE_MAX / 4 / size)
+		no_memory();
+	if (*cap * size >= MAP_SIZE) {
+		*cap = more;
+		return block_grow(a, v, more * size);
+	}
 	void *p = arena_array(a, more, size);
 	if (n)
 		memcpy(p, v, n * size);

@@ -15,6 +15,8 @@ struct layout {
 	struct tables *t;
 	uint32_t *layer_of;   /* model layer -> layer in the file */
 	uint32_t *first_rule; /* entry -> first rule; a list may have two: exact, then below */
+	const struct terms *last_terms;
+	struct fmt_rule_info last_info;
 };
 
 /* ---- order ---- */
@@ -138,16 +140,14 @@ static struct fmt_rule make_rule(struct layout *o, const struct entry *e, unsign
 	return r;
 }
 
-static struct fmt_rule_info make_info(struct layout *o, const struct entry *e)
+/* What an entry's terms say; the last ones are kept, for most entries share theirs with the one before. */
+static const struct fmt_rule_info *terms_info(struct layout *o, const struct terms *x)
 {
-	const struct terms *x = e->terms;
 	struct pool *s = &o->t->info_strings;
-	return (struct fmt_rule_info){
-		.file = pool_text(s, o->m->files[e->pos.file]),
-		.line = e->pos.line,
-		.col = e->pos.col,
-		.order = e->order,
-		.pattern = pool_text(s, e->pattern),
+	if (o->last_terms == x)
+		return &o->last_info;
+	o->last_terms = x;
+	o->last_info = (struct fmt_rule_info){
 		.owner = pool_text(s, x->owner),
 		.reason = pool_text(s, x->reason),
 		.data = pool_text(s, x->data),
@@ -158,6 +158,19 @@ static struct fmt_rule_info make_info(struct layout *o, const struct entry *e)
 		.labels = pool_text(s, x->labels),
 		.out = pool_text(s, x->out),
 	};
+	return &o->last_info;
+}
+
+static struct fmt_rule_info make_info(struct layout *o, const struct entry *e)
+{
+	struct pool *s = &o->t->info_strings;
+	struct fmt_rule_info info = *terms_info(o, e->terms);
+	info.file = pool_text(s, o->m->files[e->pos.file]);
+	info.line = e->pos.line;
+	info.col = e->pos.col;
+	info.order = e->order;
+	info.pattern = pool_text(s, e->pattern);
+	return info;
 }
 
 /* The kinds of rules that an entry makes, as RULE_* flags. */
@@ -182,59 +195,70 @@ static unsigned entry_kinds(const struct entry *e)
 	return kinds;
 }
 
-/* A rule on its way to its place. */
+/* A rule on its way to its place: small, for there may be millions to sort. */
 struct draft {
-	struct fmt_rule rule; /* what by_meaning() compares */
-	unsigned kind;        /* RULE_EXACT, RULE_BELOW or RULE_CIDR */
+	uint32_t layer;
 	uint32_t entry;
+	uint8_t id[RULE_ID_SIZE];
+	uint8_t kind; /* RULE_EXACT, RULE_BELOW or RULE_CIDR */
 };
 
 /*
  * By what the rule says: the id covers pattern, ports, protocols and http rules, the rest is compared
  * here. Rules that mean the same are ordered by place, which makes no difference to the meaning.
  */
-static int by_meaning(const void *a, const void *b)
+static int by_meaning(const void *a, const void *b, void *entries)
 {
 	const struct draft *x = a, *y = b;
-	const struct fmt_rule *r = &x->rule, *s = &y->rule;
-	if (r->layer != s->layer)
-		return r->layer < s->layer ? -1 : 1;
-	int c = memcmp(r->id, s->id, sizeof(r->id));
+	if (x->layer != y->layer)
+		return x->layer < y->layer ? -1 : 1;
+	int c = memcmp(x->id, y->id, sizeof(x->id));
 	if (c)
 		return c;
-	if (r->flags != s->flags)
-		return r->flags < s->flags ? -1 : 1;
-	if (r->upgrades != s->upgrades)
-		return r->upgrades < s->upgrades ? -1 : 1;
-	if (r->expires != s->expires)
-		return r->expires < s->expires ? -1 : 1;
+	const struct entry *e = (const struct entry *)entries + x->entry;
+	const struct entry *f = (const struct entry *)entries + y->entry;
+	unsigned flags = rule_flags(e, x->kind), other = rule_flags(f, y->kind);
+	if (flags != other)
+		return flags < other ? -1 : 1;
+	if (e->terms->upgrades != f->terms->upgrades)
+		return e->terms->upgrades < f->terms->upgrades ? -1 : 1;
+	if (e->terms->expires != f->terms->expires)
+		return e->terms->expires < f->terms->expires ? -1 : 1;
 	return x->entry < y->entry ? -1 : x->entry > y->entry;
+}
+
+/* All rules, sorted; a list may make two. */
+static struct draft *draft_rules(struct layout *o, size_t *n_rules)
+{
+	static const unsigned kinds[] = { RULE_EXACT, RULE_BELOW, RULE_CIDR };
+	const struct model *m = o->m;
+	size_t lists = 0, n = 0;
+	for (uint32_t i = 0; i < m->n_entries; i++)
+		lists += m->entries[i].kind == ENTRY_LIST;
+	struct draft *d = arena_array(&o->t->arena, m->n_entries + lists + 1, sizeof(*d));
+	for (uint32_t i = 0; i < m->n_entries; i++) {
+		const struct entry *e = &m->entries[i];
+		unsigned made = entry_kinds(e);
+		for (unsigned k = 0; k < 3; k++) {
+			if (!(made & kinds[k]))
+				continue;
+			d[n] = (struct draft){ .layer = o->layer_of[e->layer],
+					       .entry = i,
+					       .kind = (uint8_t)kinds[k] };
+			memcpy(d[n++].id, e->id, sizeof(e->id));
+		}
+	}
+	qsort_r(d, n, sizeof(*d), by_meaning, (void *)m->entries);
+	*n_rules = n;
+	return d;
 }
 
 static void layout_rules(struct layout *o)
 {
 	const struct model *m = o->m;
 	struct tables *t = o->t;
-	struct draft *d = arena_array(&t->arena, 2 * (size_t)m->n_entries + 1, sizeof(*d));
-	size_t n = 0;
-	static const unsigned kinds[] = { RULE_EXACT, RULE_BELOW, RULE_CIDR };
-	for (uint32_t i = 0; i < m->n_entries; i++)
-		for (unsigned k = 0; k < 3; k++)
-			if (entry_kinds(&m->entries[i]) & kinds[k])
-				d[n++] = (struct draft){
-					.rule = { .layer = o->layer_of[m->entries[i].layer] },
-					.kind = kinds[k],
-					.entry = i
-				};
-	/* the rules proper come after sorting, so that ports and http stand in the order of meaning */
-	for (size_t i = 0; i < n; i++) {
-		const struct entry *e = &m->entries[d[i].entry];
-		d[i].rule.flags = rule_flags(e, d[i].kind);
-		d[i].rule.upgrades = e->terms->upgrades;
-		d[i].rule.expires = e->terms->expires;
-		memcpy(d[i].rule.id, e->id, sizeof(e->id));
-	}
-	qsort(d, n, sizeof(*d), by_meaning);
+	size_t n;
+	const struct draft *d = draft_rules(o, &n);
 	t->rules = arena_array(&t->arena, n + 1, sizeof(*t->rules));
 	t->rule_info = arena_array(&t->arena, n + 1, sizeof(*t->rule_info));
 	t->rule_file = arena_array(&t->arena, n + 1, sizeof(*t->rule_file));

@@ -17,7 +17,7 @@ enum {
 
 /* A name with all its rules: items[at .. at + n) of the sorted placed[]. */
 struct record {
-	size_t at;
+	uint32_t at;
 	uint32_t n;
 	uint32_t home;
 };
@@ -49,8 +49,11 @@ static struct hashes hash_name(uint64_t seed, const uint8_t *wire, size_t len)
 
 /* ---- sorting by home line: a counting sort, then each line's few names by insertion ---- */
 
+/* By hash first: that is at hand, while each name is somewhere else in memory. */
 static int compare(const struct placed *a, const struct placed *b)
 {
+	if (a->hash != b->hash)
+		return a->hash < b->hash ? -1 : 1;
 	if (a->len != b->len)
 		return a->len < b->len ? -1 : 1;
 	int c = memcmp(a->wire, b->wire, a->len);
@@ -63,7 +66,7 @@ static int compare(const struct placed *a, const struct placed *b)
 
 static bool same_name(const struct placed *a, const struct placed *b)
 {
-	return a->len == b->len && memcmp(a->wire, b->wire, a->len) == 0;
+	return a->hash == b->hash && a->len == b->len && memcmp(a->wire, b->wire, a->len) == 0;
 }
 
 static int compare_void(const void *a, const void *b)
@@ -86,10 +89,14 @@ static void sort_bucket(struct placed *v, size_t n)
 	}
 }
 
-/* placed[] sorted by home line among n_lines, equal names together; returns how many distinct. */
-static size_t sort_by_line(struct tables *t, struct placed *spare, size_t n_lines)
+/*
+ * placed[] sorted by home line among n_lines, equal names together, into *other, which then becomes the old
+ * place; returns how many distinct.
+ */
+static size_t sort_by_line(struct tables *t, struct placed **other, size_t n_lines)
 {
-	size_t *start = arena_array(&t->arena, n_lines + 1, sizeof(*start));
+	uint32_t *start = arena_array(&t->arena, n_lines + 1, sizeof(*start));
+	struct placed *spare = *other;
 	size_t distinct = 0;
 	for (size_t i = 0; i < t->n_placed; i++) {
 		struct placed *p = &t->placed[i];
@@ -105,7 +112,8 @@ static size_t sort_by_line(struct tables *t, struct placed *spare, size_t n_line
 		for (size_t i = at; i < start[l]; i++)
 			distinct += i == at || !same_name(&spare[i - 1], &spare[i]);
 	}
-	memcpy(t->placed, spare, t->n_placed * sizeof(*spare));
+	*other = t->placed;
+	t->placed = spare;
 	return distinct;
 }
 
@@ -177,7 +185,7 @@ static size_t group(const struct tables *t, struct record *r)
 			r[n - 1].n++;
 			continue;
 		}
-		r[n++] = (struct record){ .at = i, .n = 1, .home = t->placed[i].home };
+		r[n++] = (struct record){ .at = (uint32_t)i, .n = 1, .home = t->placed[i].home };
 	}
 	return n;
 }
@@ -215,26 +223,49 @@ static bool assign(struct tables *t, const struct record *r, size_t n, uint32_t 
 	return true;
 }
 
+/* What the filling of lines needs: room for pairs, and the rule sets of one rule each. */
+struct filler {
+	uint32_t *pairs;
+	size_t cap;
+	uint32_t *single; /* by rule: the set plus one, 0: none yet */
+};
+
+static uint32_t kinds_of(const struct fmt_rule *r)
+{
+	return (r->flags & RULE_EXACT ? FMT_EXACT : 0) | (r->flags & RULE_BELOW ? FMT_BELOW : 0);
+}
+
+/* Most names have one rule, and most rules one name or a list of them. */
+static uint32_t single_set(struct tables *t, struct filler *f, uint32_t rule)
+{
+	const uint32_t set[] = { 1, t->rules[rule].layer, rule };
+	if (!f->single[rule])
+		f->single[rule] = (uint32_t)(pool_append(&t->sets, set, sizeof(set)) / 4) + 1;
+	return f->single[rule] - 1;
+}
+
 /* The rule set of a record, and which kinds it holds. */
-static uint32_t record_value(struct tables *t, const struct record *r, uint32_t **pairs,
-			     size_t *cap)
+static uint32_t record_value(struct tables *t, const struct record *r, struct filler *f)
 {
 	uint32_t n = 0, flags = 0;
-	if (2 * (size_t)r->n > *cap) {
-		*cap = 4 * (size_t)r->n;
-		*pairs = arena_array(&t->arena, *cap, sizeof(**pairs));
+	if (r->n == 1) {
+		uint32_t rule = t->placed[r->at].rule;
+		return single_set(t, f, rule) | kinds_of(&t->rules[rule]);
+	}
+	if (2 * (size_t)r->n > f->cap) {
+		f->cap = 4 * (size_t)r->n;
+		f->pairs = arena_array(&t->arena, f->cap, sizeof(*f->pairs));
 	}
 	for (uint32_t i = 0; i < r->n; i++) {
 		uint32_t rule = t->placed[r->at + i].rule;
-		if (n && (*pairs)[2 * n - 1] == rule)
+		if (n && f->pairs[2 * n - 1] == rule)
 			continue; /* a list that names it twice */
-		flags |= t->rules[rule].flags & RULE_EXACT ? FMT_EXACT : 0;
-		flags |= t->rules[rule].flags & RULE_BELOW ? FMT_BELOW : 0;
-		(*pairs)[2 * n] = t->rules[rule].layer;
-		(*pairs)[2 * n + 1] = rule;
+		flags |= kinds_of(&t->rules[rule]);
+		f->pairs[2 * n] = t->rules[rule].layer;
+		f->pairs[2 * n + 1] = rule;
 		n++;
 	}
-	return tables_set(t, *pairs, n) | flags;
+	return (n == 1 ? single_set(t, f, f->pairs[1]) : tables_set(t, f->pairs, n)) | flags;
 }
 
 static void note_lines(struct tables *t, const struct record *r, size_t rec)
@@ -253,13 +284,13 @@ static void note_lines(struct tables *t, const struct record *r, size_t rec)
 }
 
 static void fill_line(struct tables *t, struct fmt_line *l, const struct record *r,
-		      const uint32_t *slots, uint32_t **pairs, size_t *cap)
+		      const uint32_t *slots, struct filler *f)
 {
 	l->base = (uint32_t)t->blob_size;
 	for (unsigned i = 0; i < l->count; i++) {
 		const struct record *rec = &r[slots[i] - 1];
 		const struct placed *p = &t->placed[rec->at];
-		uint32_t value = record_value(t, rec, pairs, cap);
+		uint32_t value = record_value(t, rec, f);
 		l->tag[i] = hash_tag(p->hash);
 		l->len[i] = p->len;
 		note_lines(t, rec, t->blob_size);
@@ -271,21 +302,22 @@ static void fill_line(struct tables *t, struct fmt_line *l, const struct record 
 
 static int fill(struct tables *t, const struct record *r, size_t n, const uint32_t *slots)
 {
-	uint32_t *pairs = NULL;
-	size_t cap = 0, size = 0;
+	struct filler f = { .pairs = NULL };
+	size_t size = 0;
 	for (size_t i = 0; i < n; i++)
 		size += 4 + (size_t)t->placed[r[i].at].len;
 	if (size > UINT32_MAX)
 		return -1;
 	t->blob = arena_get(&t->arena, size);
 	t->name_info = arena_array(&t->arena, t->n_placed, sizeof(*t->name_info));
+	f.single = arena_array(&t->arena, t->n_rules, sizeof(*f.single));
 	for (size_t i = 0; i < t->n_lines; i++)
-		fill_line(t, &t->lines[i], r, slots + i * FMT_LINE_SLOTS, &pairs, &cap);
+		fill_line(t, &t->lines[i], r, slots + i * FMT_LINE_SLOTS, &f);
 	return t->sets.len / 4 > FMT_SET_MASK ? -1 : 0;
 }
 
 /* With one seed: 1 placed, 0 a line spilled too far. */
-static int place_with_seed(struct tables *t, struct placed *spare, struct record *r,
+static int place_with_seed(struct tables *t, struct placed **spare, struct record *r,
 			   size_t *n_records, uint32_t **slots)
 {
 	uint64_t *suffix = arena_array(&t->arena, t->n_placed + 1, sizeof(*suffix));
@@ -316,7 +348,7 @@ int tables_place(struct tables *t)
 	if (t->n_placed >= UINT32_MAX / 2)
 		return -1;
 	for (t->seed = 1; t->seed <= MAX_SEEDS; t->seed++)
-		if (place_with_seed(t, spare, r, &n, &slots))
+		if (place_with_seed(t, &spare, r, &n, &slots))
 			return fill(t, r, n, slots);
 	return -1;
 }

@@ -10,8 +10,8 @@
 
 struct pool_slot {
 	uint64_t hash;
-	size_t at;
-	size_t n_plus_1; /* 0: free */
+	uint32_t at;
+	uint32_t n_plus_1; /* 0: free */
 };
 
 static _Noreturn void no_memory(void)
@@ -67,8 +67,13 @@ static void grow_slots(struct pool *p)
 	p->n_slots = n;
 }
 
-static void append(struct pool *p, const void *piece, size_t n)
+size_t pool_append(struct pool *p, const void *piece, size_t n)
 {
+	size_t at = p->len;
+	if (n > UINT32_MAX - at) { /* offsets have 32 bits */
+		fputs("cx-policyc: the policy is too large for the file format\n", stderr);
+		exit(3);
+	}
 	if (n > p->cap - p->len) {
 		size_t cap = p->cap ? p->cap : 1024;
 		while (n > cap - p->len)
@@ -81,6 +86,7 @@ static void append(struct pool *p, const void *piece, size_t n)
 	if (n)
 		memcpy(p->bytes + p->len, piece, n);
 	p->len += n;
+	return at;
 }
 
 size_t pool_put(struct pool *p, const void *piece, size_t n)
@@ -89,13 +95,12 @@ size_t pool_put(struct pool *p, const void *piece, size_t n)
 	size_t k = h & (p->n_slots - 1);
 	for (; p->slots[k].n_plus_1; k = (k + 1) & (p->n_slots - 1)) {
 		const struct pool_slot *s = &p->slots[k];
-		if (s->hash == h && s->n_plus_1 == n + 1 &&
+		if (s->hash == h && s->n_plus_1 == (uint64_t)n + 1 &&
 		    (n == 0 || memcmp(p->bytes + s->at, piece, n) == 0))
 			return s->at;
 	}
-	size_t at = p->len;
-	append(p, piece, n);
-	p->slots[k] = (struct pool_slot){ h, at, n + 1 };
+	size_t at = pool_append(p, piece, n);
+	p->slots[k] = (struct pool_slot){ h, (uint32_t)at, (uint32_t)n + 1 };
 	if (++p->n_used * 2 > p->n_slots)
 		grow_slots(p);
 	return at;
@@ -103,5 +108,7 @@ size_t pool_put(struct pool *p, const void *piece, size_t n)
 
 uint32_t pool_text(struct pool *p, const char *s)
 {
+	if (!*s && p->len)
+		return 0; /* the first of all */
 	return (uint32_t)pool_put(p, s, strlen(s) + 1);
 }

@@ -27,6 +27,9 @@ void pool_fini(struct pool *p);
 /* Where the piece stands: an offset in octets. n may be 0. */
 size_t pool_put(struct pool *p, const void *piece, size_t n);
 
+/* The same for a piece that no other equals and none will: it is not looked for. */
+size_t pool_append(struct pool *p, const void *piece, size_t n);
+
 /* The string with its NUL; call with "" first so that offset 0 is the empty one. */
 uint32_t pool_text(struct pool *p, const char *s);
 
