@@ -71,6 +71,21 @@ static void finish(struct name *out, size_t len, unsigned labels)
 	memset(out->wire + len, 0, NAME_PAD);
 }
 
+/* Nothing but what an IPv6 address is written with, brackets and zone included, and a colon. */
+static bool looks_like_v6(const char *s, size_t n)
+{
+	bool colon = false;
+	for (size_t i = 0; i < n; i++) {
+		uint8_t c = (uint8_t)s[i];
+		colon |= c == ':';
+		if (c == '%' && colon)
+			return true;
+		if (c != ':' && c != '.' && c != '[' && c != ']' && !is_hex((uint8_t)(c | 0x20)))
+			return false;
+	}
+	return colon;
+}
+
 enum name_err name_from_text(struct name *out, const char *s, size_t n)
 {
 	if (n > 0 && s[n - 1] == '.')
@@ -86,7 +101,7 @@ enum name_err name_from_text(struct name *out, const char *s, size_t n)
 			if (c)
 				out->wire[++len] = c;
 			else
-				bad = s[i] == '[' || s[i] == ':' ? NAME_IP_LITERAL : NAME_BAD_OCTET;
+				bad = looks_like_v6(s, n) ? NAME_IP_LITERAL : NAME_BAD_OCTET;
 			continue;
 		}
 		size_t label = len - start;

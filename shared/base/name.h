@@ -37,10 +37,9 @@ enum name_err {
 	NAME_EMPTY_LABEL, /* two dots in a row, or a leading one */
 	NAME_LONG_LABEL,
 	NAME_TOO_LONG,
-	NAME_BAD_OCTET,  /* an octet that is not a-z A-Z 0-9 - _ */
-	NAME_IP_LITERAL, /* an address in some spelling: last label all digits, or 0x and hex; or [
-			    or : */
-	NAME_TRUNCATED   /* wire only: the root label is missing, or a compression pointer */
+	NAME_BAD_OCTET, /* an octet that is not a-z A-Z 0-9 - _ */
+	NAME_IP_LITERAL, /* an address in some spelling: last label all digits or 0x and hex, or IPv6 */
+	NAME_TRUNCATED /* wire only: the root label is missing, or a compression pointer */
 };
 
 /* One lower-case sentence, for people. */
