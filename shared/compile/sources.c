@@ -190,7 +190,8 @@ void finish_clients(struct build *b)
 		default_sources(b);
 	if (!b->has_resolver_clients)
 		default_resolver_clients(b);
-	qsort(b->clients, b->n_clients, sizeof(*b->clients), compare_clients);
+	if (b->n_clients) /* of none there is no array */
+		qsort(b->clients, b->n_clients, sizeof(*b->clients), compare_clients);
 	for (size_t i = 0; i < b->n_clients; i++) {
 		struct client *prev = out ? &b->clients[out - 1] : NULL;
 		if (prev && prev->prefix.len == b->clients[i].prefix.len &&
