@@ -150,7 +150,7 @@ static void tls_flaws(void **state)
 		{ "a_b.example", "a_b.example", FLAW_NONE },
 		{ "a..example", "a..example", FLAW_BAD_NAME },
 		{ "a b.example", "a b.example", FLAW_BAD_NAME },
-		{ "a.example:443", "a.example:443", FLAW_IP_LITERAL },
+		{ "a.example:443", "a.example:443", FLAW_BAD_NAME },
 		{ ".", ".", FLAW_BAD_NAME },
 		{ "*.example", "*.example", FLAW_BAD_NAME },
 		{ "\xff.example", "\xff.example", FLAW_BAD_NAME },
