@@ -76,7 +76,8 @@ static void put_ports(struct text *t, const struct terms *terms)
 		puts_(t, "-");
 	for (uint32_t i = 0; i < terms->n_ports; i++) {
 		struct port_range r = terms->ports[i];
-		snprintf(buf, sizeof(buf), r.lo == r.hi ? "%s%u" : "%s%u-%u", i ? "," : "", r.lo, r.hi);
+		snprintf(buf, sizeof(buf), r.lo == r.hi ? "%s%u" : "%s%u-%u", i ? "," : "", r.lo,
+			 r.hi);
 		puts_(t, buf);
 	}
 }
