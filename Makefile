@@ -26,7 +26,7 @@ LIVE_SRC := shared/live/decide.c shared/live/audit.c shared/live/locals.c
 COMPILE_SRC := $(addprefix shared/compile/,arena.c diag.c yaml.c keys.c values.c names.c entries.c list.c \
 	files.c presets.c profiles.c sources.c extras.c model.c lint.c ruleid.c file.c \
 	pool.c layout.c flatten.c place.c write.c out.c terms.c walk.c dump.c diff.c sign.c \
-	emit_unbound.c emit_haproxy.c emit_nftables.c)
+	emit_unbound.c emit_haproxy.c emit_nftables.c import.c)
 PRESETS := $(addprefix shared/compile/presets/,apt.yaml bitbucket.yaml crates.yaml default-strict.yaml \
 	default.yaml docker.yaml github.yaml gitlab.yaml go.yaml maven.yaml npm.yaml openai.yaml pypi.yaml \
 	rubygems.yaml)

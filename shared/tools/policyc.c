@@ -14,6 +14,7 @@
 #include "shared/compile/diff.h"
 #include "shared/compile/dump.h"
 #include "shared/compile/emit.h"
+#include "shared/compile/import.h"
 #include "shared/compile/sign.h"
 
 enum { EXIT_FINE, EXIT_POLICY, EXIT_USAGE, EXIT_SYSTEM };
@@ -26,7 +27,8 @@ enum action {
 	ACTION_PRESET,
 	ACTION_VERIFY,
 	ACTION_DUMP,
-	ACTION_DIFF
+	ACTION_DIFF,
+	ACTION_IMPORT
 };
 
 struct args {
@@ -36,6 +38,7 @@ struct args {
 	const char *key; /* --sign, --verify */
 	const char *dumped;
 	emit_fn *emit;
+	enum import_kind import;
 	bool only_widened;        /* --fail-on */
 	const char *strict_codes; /* NULL: all */
 	bool strict, check;
@@ -154,6 +157,12 @@ static bool take_emit(struct args *a, const char *value)
 	return a->emit;
 }
 
+static bool take_import(struct args *a, const char *value)
+{
+	a->action = ACTION_IMPORT;
+	return import_find(value, &a->import);
+}
+
 static bool take_help(struct args *a, const char *value)
 {
 	(void)value;
@@ -205,6 +214,8 @@ static const struct option_row {
 	  "with --diff, exit 1 on any change (the default), or only if something was widened" },
 	{ "emit", 0, required_argument, "KIND", take_emit,
 		"print what belongs to the servers: unbound-forward, haproxy, haproxy-map or nftables" },
+	{ "import", 0, required_argument, "squid|list", take_import,
+	  "print a list of names as a part of a policy, and say what cannot be kept" },
 	{ "help", 'h', no_argument, NULL, take_help, "print this" },
 	{ "version", 'V', no_argument, NULL, take_version, "print the version" },
 };
@@ -265,7 +276,7 @@ static void count_files(enum action action, size_t *least, size_t *most)
 	if (action == ACTION_COMPILE) {
 		*least = 1;
 		*most = SIZE_MAX;
-	} else if (action == ACTION_VERIFY) {
+	} else if (action == ACTION_VERIFY || action == ACTION_IMPORT) {
 		*least = *most = 1;
 	} else if (action == ACTION_DIFF) {
 		*least = *most = 2;
@@ -435,6 +446,14 @@ static int diff(const struct args *a)
 	return (int)policy_diff(a->files[0], a->files[1], &a->options, &o, stdout);
 }
 
+static int import(const struct args *a)
+{
+	if (policy_import(a->import, a->files[0], stdout, stderr) == 0)
+		return EXIT_FINE;
+	fprintf(stderr, "cx-policyc: %s: %s\n", a->files[0], strerror(errno));
+	return EXIT_SYSTEM;
+}
+
 /* What was printed must have arrived. */
 static int flushed(int rc)
 {
@@ -468,6 +487,8 @@ int main(int argc, char **argv)
 		return flushed(dump(&a));
 	case ACTION_DIFF:
 		return flushed(diff(&a));
+	case ACTION_IMPORT:
+		return flushed(import(&a));
 	case ACTION_COMPILE:
 		break;
 	}
