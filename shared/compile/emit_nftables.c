@@ -88,9 +88,9 @@ static void put_sets(struct out *o, const struct tables *t)
 	for (size_t i = 0; i < sizeof(sets) / sizeof(sets[0]); i++)
 		for (unsigned v6 = 0; v6 < 2; v6++) {
 			char name[32];
-			snprintf(name, sizeof(name), "%s%u", sets[i].name, v6 ? 6 : 4);
+			snprintf(name, sizeof(name), "%s%u", sets[i].name, v6 ? 6u : 4u);
 			out_printf(o, "add set inet cx %s { type ipv%u_addr; flags interval; }\n",
-				   name, v6 ? 6 : 4);
+				   name, v6 ? 6u : 4u);
 			out_printf(o, "flush set inet cx %s\n", name);
 			put_elements(o, t, sets[i].set, !v6, name);
 		}
