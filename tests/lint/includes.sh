@@ -33,7 +33,7 @@ allowed_libraries() {
 	shared/tools/*) echo '^(json-c/|openssl/)' ;;
 	spoa-agent/*) echo '^(ev\.h$|unbound(-event)?\.h$|microhttpd\.h$)' ;;
 	unbound-module/module.c) echo '^(openssl/|syslog\.h$)' ;;
-	tests/*) echo '^(openssl/|cmocka\.h$|cdb\.h$|lmdb\.h$|ev\.h$|unbound\.h$)' ;;
+	tests/*) echo '^(openssl/|cmocka\.h$|cdb\.h$|lmdb\.h$|maxminddb\.h$|ev\.h$|unbound\.h$)' ;;
 	*) echo '^$' ;;
 	esac
 }
