@@ -105,7 +105,7 @@ for path in sys.argv[1:]:
     text = open(path, encoding="utf-8").read()
     ast.parse(text, path)
     for n, line in enumerate(text.splitlines(), 1):
-        if len(line) > 130:
+        if len(line) > 140:
             print(f"{path}:{n}: too long")
             bad = 1
 sys.exit(bad)' $({ sources '*.py'; scripts python3; } | LC_ALL=C sort -u)
