@@ -26,7 +26,7 @@ LIVE_SRC := shared/live/decide.c shared/live/audit.c shared/live/locals.c
 COMPILE_SRC := $(addprefix shared/compile/,arena.c diag.c yaml.c keys.c values.c names.c entries.c list.c \
 	files.c presets.c profiles.c sources.c extras.c model.c lint.c ruleid.c file.c \
 	pool.c layout.c flatten.c place.c write.c out.c terms.c walk.c dump.c diff.c sign.c \
-	emit_unbound.c emit_haproxy.c emit_nftables.c import.c)
+	emit_unbound.c emit_haproxy.c emit_nftables.c import.c schema.c)
 PRESETS := $(addprefix shared/compile/presets/,apt.yaml bitbucket.yaml crates.yaml default-strict.yaml \
 	default.yaml docker.yaml github.yaml gitlab.yaml go.yaml maven.yaml npm.yaml openai.yaml pypi.yaml \
 	rubygems.yaml)
@@ -209,9 +209,21 @@ $(BUILD)/bench/lookup: $(call obj,tests/bench/lookup.c) $(CORE_OBJ)
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ $(POLICY_LIBS) -lcdb -llmdb
 
-.PHONY: bench
-bench: $(BUILD)/bench/lookup $(BUILD)/cx-policyc $(BUILD)/cx_unbound.so $(BUILD)/plain/cx_unbound.so
+$(BUILD)/bench/load: $(call obj,tests/bench/load.c) $(CORE_OBJ)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ $(POLICY_LIBS)
+
+$(BUILD)/bench/prefix: $(call obj,tests/bench/prefix.c) $(CORE_OBJ)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ $(POLICY_LIBS) -lmaxminddb
+
+.PHONY: bench bench-scale
+# B3, B4, B12 alone.
+bench-scale: $(BUILD)/bench/load $(BUILD)/bench/prefix $(BUILD)/cx-policyc
+	@tests/bench/scale.py --build $(BUILD) --unbound $(UNBOUND) --sizes $(BENCH_SIZES)
+bench: $(BUILD)/bench/lookup $(BUILD)/bench/load $(BUILD)/bench/prefix $(BUILD)/cx-policyc $(BUILD)/cx_unbound.so $(BUILD)/plain/cx_unbound.so
 	@tests/bench/run.py --build $(BUILD) --sizes $(BENCH_SIZES)
+	@tests/bench/scale.py --build $(BUILD) --unbound $(UNBOUND) --sizes $(BENCH_SIZES)
 	@BUILD=$(BUILD) tests/bench/unbound.py
 
 # ---- fuzzing -------------------------------------------------------------------------------------
@@ -316,7 +328,7 @@ PACKAGES := build-essential dpkg-dev pkg-config bison flex ca-certificates binut
 	nsd dns-root-data python3 openssl haproxy nftables iproute2 curl bind9-dnsutils
 CHECK_PACKAGES := ldnsutils dnsperf python3-dnspython python3-yaml locales debootstrap \
 	clang clang-format clang-tidy libclang-rt-14-dev cppcheck shellcheck codespell mandoc \
-	libcmocka-dev libcdb-dev liblmdb-dev valgrind
+	libcmocka-dev libcdb-dev liblmdb-dev libmaxminddb-dev valgrind
 # Both, and the Unbound that can load the module, with and without our change.
 .PHONY: deps demo-deps
 deps:

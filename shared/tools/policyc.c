@@ -15,6 +15,7 @@
 #include "shared/compile/dump.h"
 #include "shared/compile/emit.h"
 #include "shared/compile/import.h"
+#include "shared/compile/schema.h"
 #include "shared/compile/sign.h"
 
 enum { EXIT_FINE, EXIT_POLICY, EXIT_USAGE, EXIT_SYSTEM };
@@ -28,7 +29,8 @@ enum action {
 	ACTION_VERIFY,
 	ACTION_DUMP,
 	ACTION_DIFF,
-	ACTION_IMPORT
+	ACTION_IMPORT,
+	ACTION_SCHEMA
 };
 
 struct args {
@@ -163,6 +165,13 @@ static bool take_import(struct args *a, const char *value)
 	return import_find(value, &a->import);
 }
 
+static bool take_schema(struct args *a, const char *value)
+{
+	(void)value;
+	a->action = ACTION_SCHEMA;
+	return true;
+}
+
 static bool take_help(struct args *a, const char *value)
 {
 	(void)value;
@@ -216,6 +225,7 @@ static const struct option_row {
 		"print what belongs to the servers: unbound-forward, haproxy, haproxy-map or nftables" },
 	{ "import", 0, required_argument, "squid|list", take_import,
 	  "print a list of names as a part of a policy, and say what cannot be kept" },
+	{ "schema", 0, no_argument, NULL, take_schema, "print a JSON Schema of the language" },
 	{ "help", 'h', no_argument, NULL, take_help, "print this" },
 	{ "version", 'V', no_argument, NULL, take_version, "print the version" },
 };
@@ -489,6 +499,9 @@ int main(int argc, char **argv)
 		return flushed(diff(&a));
 	case ACTION_IMPORT:
 		return flushed(import(&a));
+	case ACTION_SCHEMA:
+		schema_print(stdout);
+		return flushed(EXIT_FINE);
 	case ACTION_COMPILE:
 		break;
 	}
