@@ -1,0 +1,117 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""The policies of conf/policy and of the README: each compiles as --strict, without a finding, and answers
+what its own comments say. BUILD names the build directory."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+sys.dont_write_bytecode = True
+
+from case import BUILD, NOW, ROOT, Cases, Place, has, policyc
+
+import yaml
+
+EXAMPLES = ROOT / "conf/policy"
+ADDITIONS = EXAMPLES / "task-additions.yaml"
+
+
+def strict(*files, out=None):
+    """Compiles; any finding at all is a failure."""
+    said = policyc("--strict", "--now", NOW, *files, *(["-o", out] if out else []))
+    assert said == ("", ""), said
+
+
+def explain(policy, source, target):
+    """(allowed, reason) of what `cxctl explain` says."""
+    done = subprocess.run([BUILD / "cxctl", "explain", "-p", policy, "--now", NOW, "--source", source, target],
+                          capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode in (0, 1), done
+    return done.returncode == 0, re.search(r"^reason: +(\S+)", done.stdout, re.MULTILINE)[1]
+
+
+def compiles(name):
+    with Place() as p:
+        strict(EXAMPLES / name, out=p.dir / "policy.bin")
+
+
+def tests_of_the_example():
+    """the expectations that example.yaml holds as comments are what it answers"""
+    text = (EXAMPLES / "example.yaml").read_text(encoding="utf-8")
+    before, comment = text.split("#tests:\n")
+    block = "tests:\n" + re.sub("^#", "", comment, flags=re.MULTILINE)
+    tests = yaml.safe_load(block)["tests"]
+    asked = 0
+    with Place() as p:
+        strict(EXAMPLES / "example.yaml", out=p.dir / "policy.bin")
+        for test in tests:
+            for target in test.get("allow", []):
+                assert explain(p.dir / "policy.bin", test["source"], target)[0], target
+                asked += 1
+            for target, reason in test.get("deny", {}).items():
+                got = explain(p.dir / "policy.bin", test["source"], target)
+                assert got == (False, reason), (target, got)
+                asked += 1
+        # and the compiler takes them where they stand
+        shutil.copytree(EXAMPLES / "lists", p.dir / "lists")
+        _, err = policyc("--now", NOW, p.write("policy.yaml", before + block))
+        assert err.count("\n") == 1, err
+        has(err, r"warning: .*\[tests-not-run\]$")
+    assert asked >= 14, asked
+
+
+def additions():
+    """the template for a task compiles behind the example, and as an include that may set little"""
+    main = "version: 1\npresets_version: '2026.11'\ninclude: [{path: 'policy.d/*.yaml', may: ['profiles.task-*']}]\n" \
+        "network: {presets: []}\nsources: {10.200.0.9/32: task-example}\n"
+    with Place() as p:
+        strict(EXAMPLES / "example.yaml", ADDITIONS)
+        (p.dir / "policy.d").mkdir()
+        shutil.copy(ADDITIONS, p.dir / "policy.d")
+        strict(p.write("policy.yaml", main), out=p.dir / "policy.bin")
+        assert explain(p.dir / "policy.bin", "10.200.0.9", "https://api.partner.example") == (True, "allowed")
+        assert explain(p.dir / "policy.bin", "10.200.0.10", "https://api.partner.example") == (False, "unknown-source")
+        p.write("policy.d/more.yaml", "profiles: {other: {}}\nnetwork: {allowlist: [x.example]}\n")
+        _, err = policyc(p.dir / "policy.yaml", rc=1)
+        has(err, r"more.yaml:1:.*error: .*profiles\.other.*\[may\]$", r"more.yaml:2:.*error: .*network\.allowlist.*\[may\]$")
+
+
+def commented_keys():
+    """what the template holds as comments is valid where it is"""
+    text = ADDITIONS.read_text(encoding="utf-8")
+    with Place() as p:
+        body = text[text.index("profiles:"):]
+        for pattern in (r"^(    )# (presets:.*)", r"^(        )# (ports: .*)", r"^(    )# (deny: .*)", r"^(      )# ((?:- |  ).*)"):
+            body = re.sub(pattern, r"\1\2", body, flags=re.MULTILINE)
+        for key in ("presets: [maven]", "http: [{methods", "cidr: 203.0.113.0/28", 'deny: ["*.mirror'):
+            assert re.search(r"^[ -]*" + re.escape(key), body, re.MULTILINE), (key, body)
+        main = p.write("policy.yaml", "version: 1\npresets_version: '2026.11'\nnetwork: {presets: [default]}\nsources: {}\n")
+        strict(main, p.write("task.yaml", body))
+
+
+def readme():
+    """the README's policy compiles, and its cxctl command prints what it shows"""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    source = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1]
+    shown = re.search(r"^\$ cxctl explain .*? --source (\S+) (\S+)\n(.*?)```", text, re.DOTALL | re.MULTILINE)
+    with Place() as p:
+        policyc(p.write("policy.yaml", source), "-o", "policy.bin", "--now", NOW, cwd=p.dir)
+        done = subprocess.run([BUILD / "cxctl", "explain", "-p", p.dir / "policy.bin", "--source", shown[1], shown[2]],
+                              capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 1, done
+        got = [line for line in done.stdout.splitlines() if not re.match(r"(rule|policy):", line)]
+        assert got == shown[3].splitlines(), (got, shown[3])
+
+
+if __name__ == "__main__":
+    cases = Cases()
+    found = sorted(f.name for f in EXAMPLES.glob("*.yaml"))
+    assert found == ["example.yaml", "minimal.yaml", "task-additions.yaml"], found
+    for name in ("example.yaml", "minimal.yaml"):
+        compiles.__doc__ = f"{name} compiles as --strict without a finding"
+        cases.run(compiles, name)
+    for case in (tests_of_the_example, additions, commented_keys, readme):
+        cases.run(case)
+    sys.exit(cases.finish())
