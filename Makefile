@@ -326,7 +326,7 @@ PACKAGES := build-essential dpkg-dev pkg-config bison flex ca-certificates binut
 	libevent-dev libexpat1-dev libssl-dev libnghttp2-dev libprotobuf-c-dev protobuf-c-compiler \
 	libfstrm-dev libyaml-dev libpsl-dev libidn2-dev libjson-c-dev libev-dev \
 	nsd dns-root-data python3 openssl haproxy nftables iproute2 curl bind9-dnsutils
-CHECK_PACKAGES := ldnsutils dnsperf python3-dnspython python3-yaml locales debootstrap \
+CHECK_PACKAGES := ldnsutils dnsperf python3-dnspython python3-yaml python3-jsonschema locales debootstrap \
 	clang clang-format clang-tidy libclang-rt-14-dev cppcheck shellcheck codespell mandoc \
 	libcmocka-dev libcdb-dev liblmdb-dev libmaxminddb-dev valgrind
 # Both, and the Unbound that can load the module, with and without our change.

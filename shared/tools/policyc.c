@@ -222,7 +222,7 @@ static const struct option_row {
 	{ "fail-on", 0, required_argument, "WHAT", take_fail_on,
 	  "with --diff, exit 1 on any change (the default), or only if something was widened" },
 	{ "emit", 0, required_argument, "KIND", take_emit,
-		"print what belongs to the servers: unbound-forward, haproxy, haproxy-map or nftables" },
+	  "print what belongs to the servers: unbound-forward, haproxy, haproxy-map or nftables" },
 	{ "import", 0, required_argument, "squid|list", take_import,
 	  "print a list of names as a part of a policy, and say what cannot be kept" },
 	{ "schema", 0, no_argument, NULL, take_schema, "print a JSON Schema of the language" },
@@ -392,7 +392,8 @@ static int write_emitted(const struct args *a, const struct model *m, struct dia
 		rc = EXIT_POLICY;
 	} else if (!a->output) {
 		fwrite(out_get(&o), 1, o.n, stdout);
-	} else if (compile_write_file(a->output, (const uint8_t *)out_get(&o), o.n, err, sizeof(err)) != 0) {
+	} else if (compile_write_file(a->output, (const uint8_t *)out_get(&o), o.n, err,
+				      sizeof(err)) != 0) {
 		fprintf(stderr, "cx-policyc: %s\n", err);
 		rc = EXIT_SYSTEM;
 	}
