@@ -6,10 +6,7 @@
 # usage: determinism.sh BUILD GCC-CX-POLICYC CLANG-CX-POLICYC
 set -u
 cd "$(dirname "$0")/../.." || exit 3
-root=$PWD
-build=$root/$1
-gcc=$root/$2
-clang=$root/$3
+build=$(realpath "$1") && gcc=$(realpath "$2") && clang=$(realpath "$3") || exit 2
 work=$build/determinism
 passed=0
 failed=0

@@ -131,7 +131,7 @@ class PolicyMaker:
                 e["upgrade"] = ["websocket"]
         if g.chance(0.2):
             e["expires"] = g.choice(EXPIRES)
-        if g.chance(0.25):
+        if g.chance(0.5 if twin else 0.2):
             e["private"] = g.chance(0.9)
         e["lint"] = LINT
         return e
