@@ -3,6 +3,7 @@
 """The policies of conf/policy and of the README: each compiles as --strict, without a finding, and answers
 what its own comments say. BUILD names the build directory."""
 
+import hashlib
 import re
 import shutil
 import subprocess
@@ -105,6 +106,49 @@ def readme():
         assert got == shown[3].splitlines(), (got, shown[3])
 
 
+def manual():
+    """the policies in cx-policy.yaml(5) compile, and its rule id is that of the text it shows"""
+    page = (ROOT / "docs/man/cx-policy.yaml.5").read_text(encoding="utf-8")
+    blocks = re.findall(r"^\.Bd -literal.*?\n(.*?)^\.Ed$", page, re.DOTALL | re.MULTILINE)
+    first, form, canonical = blocks[0], blocks[-1], blocks[-2]
+    with Place() as p:
+        strict(p.write("policy.yaml", first), out=p.dir / "policy.bin")
+        head = 'version: 1\npresets_version: "2026.11"\n'
+        _, err = policyc("--now", NOW, p.write("form.yaml", head + form), "-o", p.dir / "form.bin")
+        assert all(re.search(r"\[(unenforced|tests-not-run)\]$", line) for line in err.splitlines()), err
+        wanted = re.search(r"^\.Li ([0-9a-f]{12}) :$", page, re.MULTILINE)[1]
+        assert hashlib.sha256(canonical.encode()).hexdigest()[:12] == wanted, canonical
+        done = subprocess.run([BUILD / "cxctl", "explain", "-p", p.dir / "policy.bin", "--source", "10.200.0.7",
+                               "https://api.staging.example.com"], capture_output=True, text=True, timeout=60, check=True)
+        has(done.stdout, f"^rule: +{wanted}$")
+
+
+def reasons():
+    """cx-policy.yaml(5) lists each reason, in the order of the code"""
+    header = (ROOT / "shared/policy/verdict.h").read_text(encoding="utf-8")
+    page = (ROOT / "docs/man/cx-policy.yaml.5").read_text(encoding="utf-8")
+    listed = page[page.index(".Sh REASONS"):page.index("What the client sees")].split(".El")[0]
+    wanted = re.findall(r'^\tX\([A-Z_]+, "([a-z-]+)"\)', header, re.MULTILINE)
+    got = [word for line in re.findall(r"^\.It Li (.*)$", listed, re.MULTILINE) for word in line.split(" , ")]
+    assert got == wanted and len(wanted) > 20, (got, wanted)
+
+
+def codes_and_options():
+    """cx-policyc(1) lists each code that the compiler has, and each option"""
+    page = (ROOT / "docs/man/cx-policyc.1").read_text(encoding="utf-8")
+    listed = {word for line in re.findall(r"^\.It Li (.*)$", page, re.MULTILINE) for word in line.split(" , ")}
+    found = set()
+    for source in [*(ROOT / "shared/compile").glob("*.c"), ROOT / "shared/tools/policyc.c"]:
+        text = source.read_text(encoding="utf-8")
+        found |= set(re.findall(r'\bdiag(?:_error|_warning)?\([^"]*?"([a-z-]+)"', text))
+        if source.name == "yaml.c":
+            found |= set(re.findall(r'\bfail\((?:[^"]*?)"([a-z-]+)"', text))
+    assert listed == found and len(found) > 50, (listed - found, found - listed)
+    out, _ = policyc("--help")
+    for option in re.findall(r"--([a-z-]+)", "".join(line[:24] for line in out.splitlines(True))):
+        assert re.search(rf"Fl -{option}\b", page), option
+
+
 if __name__ == "__main__":
     cases = Cases()
     found = sorted(f.name for f in EXAMPLES.glob("*.yaml"))
@@ -112,6 +156,7 @@ if __name__ == "__main__":
     for name in ("example.yaml", "minimal.yaml"):
         compiles.__doc__ = f"{name} compiles as --strict without a finding"
         cases.run(compiles, name)
-    for case in (tests_of_the_example, additions, commented_keys, readme):
+    for case in (tests_of_the_example, additions, commented_keys, readme, manual, reasons,
+                 codes_and_options):
         cases.run(case)
     sys.exit(cases.finish())
