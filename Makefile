@@ -90,7 +90,7 @@ install: all
 
 # ---- unit tests ----------------------------------------------------------------------------------
 # tests/unit/test_NAME.c is one program; it takes what it needs of the objects of UNIT_LIB_SRC.
-UNIT_TESTS := bytes name addr audit badpolicy slot verdict decide \
+UNIT_TESTS := bytes name addr audit badpolicy texts slot verdict decide \
 	spop hello hello_openssl authority session answer resolve
 UNIT_LIB_SRC := $(BASE_SRC) $(POLICY_SRC) $(LIVE_SRC) $(SPOA_LIB_SRC)
 UNIT_LIBS := -lcmocka $(POLICY_LIBS) -pthread
@@ -240,11 +240,11 @@ $(FUZZ_BIN): $(BUILD)/fuzz/%: tests/fuzz/%.c $(FUZZ_LIB_SRC)
 
 # The compiler, whole.
 FUZZ_COMPILER_SRC := $(BASE_SRC) $(POLICY_SRC) $(COMPILE_SRC)
-$(BUILD)/fuzz/fuzz_yaml: tests/fuzz/fuzz_yaml.c $(FUZZ_COMPILER_SRC) $(BUILD)/obj/presets.gen.c
+$(BUILD)/fuzz/fuzz_yaml $(BUILD)/fuzz/fuzz_dump: $(BUILD)/fuzz/%: tests/fuzz/%.c $(FUZZ_COMPILER_SRC) $(BUILD)/obj/presets.gen.c
 	@mkdir -p $(@D)
 	clang $(CPPFLAGS) -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined \
 		-fno-sanitize-recover=all -Wall -Wextra -Wno-unused-parameter -o $@ $^ $(COMPILE_LIBS)
-FUZZ_BIN += $(BUILD)/fuzz/fuzz_yaml
+FUZZ_BIN += $(BUILD)/fuzz/fuzz_yaml $(BUILD)/fuzz/fuzz_dump
 
 .PHONY: fuzz
 fuzz: $(FUZZ_BIN) $(BUILD)/unit/policy-a.bin $(BUILD)/unit/policy-b.bin

@@ -572,19 +572,29 @@ static void put_all(struct dump *d)
 	flush(d);
 }
 
-bool policy_dump(const char *path, FILE *to, char *err, size_t size)
+/* The policy that d->w holds, which it closes. */
+static bool dump(struct dump *d, const char *what, char *err, size_t size)
 {
-	struct dump d = { .to = to };
-	if (!walk_open(&d.w, path, err, size))
-		return false;
-	bool whole = walk_note(&d.w, NOTE_SOURCES, 0) != NULL;
+	bool whole = walk_note(&d->w, NOTE_SOURCES, 0) != NULL;
 	if (whole)
-		put_all(&d);
+		put_all(d);
 	else
 		snprintf(err, size,
 			 "%s: compiled by a version that did not keep the sources as written",
-			 path);
-	out_fini(&d.o);
-	walk_close(&d.w);
+			 what);
+	out_fini(&d->o);
+	walk_close(&d->w);
 	return whole;
+}
+
+bool policy_dump(const char *path, FILE *to, char *err, size_t size)
+{
+	struct dump d = { .to = to };
+	return walk_open(&d.w, path, err, size) && dump(&d, path, err, size);
+}
+
+bool policy_dump_bytes(uint8_t *bytes, size_t len, FILE *to, char *err, size_t size)
+{
+	struct dump d = { .to = to };
+	return walk_bytes(&d.w, bytes, len, err, size) && dump(&d, "the policy", err, size);
 }

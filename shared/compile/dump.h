@@ -14,6 +14,8 @@
 #include "shared/compile/walk.h"
 
 bool policy_dump(const char *path, FILE *to, char *err, size_t size);
+/* The same of malloc'd bytes, which it frees. */
+bool policy_dump_bytes(uint8_t *bytes, size_t len, FILE *to, char *err, size_t size);
 
 /* What a rule permits, as keys of an entry, each behind sep: ", ports: [443], protocols: [https]". */
 void dump_terms(struct out *o, const struct walk *w, uint32_t rule, const char *sep);

@@ -157,7 +157,7 @@ bool walk_bytes(struct walk *w, uint8_t *bytes, size_t len, char *err, size_t si
 	char why[POLICY_WHY_SIZE];
 	*w = (struct walk){ .bytes = bytes, .own = { .base = bytes, .size = len } };
 	enum policy_err e = image_check(&w->own, &any, why);
-	if (e != POLICY_OK) {
+	if (e != POLICY_OK || !is_clean(&w->own)) {
 		snprintf(err, size, "%s: %s", policy_strerror(e), why);
 		free(bytes);
 		*w = (struct walk){ 0 };

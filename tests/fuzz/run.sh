@@ -15,7 +15,7 @@ for program in "$@"; do
 	work=$build/fuzz/$name.corpus
 	log=$build/fuzz/$name.log
 	mkdir -p "$work"
-	[ "$name" = fuzz_policy ] && cp "$build"/unit/policy-?.bin "$work/"
+	[ "$name" = fuzz_policy ] || [ "$name" = fuzz_dump ] && cp "$build"/unit/policy-?.bin "$work/"
 	set -- "$work"
 	[ -d "tests/fuzz/corpus/$name" ] && set -- "$@" "tests/fuzz/corpus/$name"
 	inputs=$(find "$@" -type f | wc -l)
