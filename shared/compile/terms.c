@@ -62,6 +62,17 @@ static void put_sorted(struct out *o, const char **lines, size_t n)
 			out_text(o, lines[i]);
 }
 
+/* As [a, b] in the order of their octets: for lists whose order means nothing. */
+static void put_set(struct texts_of *x, struct out *o, const char *const *v, uint32_t n)
+{
+	const char **sorted = arena_array(&x->t->arena, n + (size_t)1, sizeof(*sorted));
+	if (n) {
+		memcpy(sorted, v, n * sizeof(*v));
+		qsort(sorted, n, sizeof(*sorted), by_text);
+	}
+	out_yaml_list(o, sorted, n);
+}
+
 static const char *kept(struct texts_of *x, struct out *o)
 {
 	const char *s = arena_text(&x->t->arena, out_get(o), o->n);
@@ -71,8 +82,9 @@ static const char *kept(struct texts_of *x, struct out *o)
 
 /* ---- the policy as a whole ---- */
 
-static void put_credential(struct out *o, const struct credential *c)
+static void put_credential(struct texts_of *x, const struct credential *c)
 {
+	struct out *o = &x->o;
 	const char *sep = "";
 	bool limited = false;
 	out_text(o, "  ");
@@ -84,7 +96,7 @@ static void put_credential(struct out *o, const struct credential *c)
 		pair(o, &sep, "permissions", "read-only");
 	if (c->n_hosts) {
 		out_printf(o, "%shosts: ", sep);
-		out_yaml_list(o, c->hosts, c->n_hosts);
+		put_set(x, o, c->hosts, c->n_hosts);
 		sep = ", ";
 	}
 	pair(o, &sep, "header", c->header);
@@ -122,7 +134,7 @@ static void put_policy(struct texts_of *x)
 	if (m->n_credentials)
 		out_text(&x->o, "credentials:\n");
 	for (uint32_t i = 0; i < m->n_credentials; i++)
-		put_credential(&x->o, &m->credentials[i]);
+		put_credential(x, &m->credentials[i]);
 	const char **lines = arena_array(&x->t->arena, m->n_services + (size_t)1, sizeof(*lines));
 	for (uint32_t i = 0; i < m->n_services; i++)
 		lines[i] = service_line(x, &m->services[i]);
@@ -210,6 +222,28 @@ static void put_profile_limits(struct texts_of *x, uint32_t i)
 	put_term(x, TERM_LIMITS, i, false);
 }
 
+static int by_prefix(const void *a, const void *b)
+{
+	const struct prefix *x = a, *y = b;
+	int c = addr_cmp(&x->a, &y->a);
+	return c ? c : (x->len > y->len) - (x->len < y->len);
+}
+
+static void put_private_ranges(struct texts_of *x, const struct profile *p)
+{
+	struct prefix *v = arena_array(&x->t->arena, p->n_private_ranges + (size_t)1, sizeof(*v));
+	if (p->n_private_ranges == 0)
+		return;
+	memcpy(v, p->private_ranges, p->n_private_ranges * sizeof(*v));
+	qsort(v, p->n_private_ranges, sizeof(*v), by_prefix);
+	for (uint32_t k = 0; k < p->n_private_ranges; k++) {
+		out_text(&x->o, k ? ", \"" : "private_ranges: [\"");
+		out_prefix(&x->o, &v[k]);
+		out_text(&x->o, "\"");
+	}
+	out_text(&x->o, "]\n");
+}
+
 static void put_dns(struct texts_of *x, uint32_t i)
 {
 	const struct profile *p = &x->m->profiles[i];
@@ -217,11 +251,7 @@ static void put_dns(struct texts_of *x, uint32_t i)
 		out_text(&x->o, "ancestors: nodata\n");
 	if (!p->aaaa)
 		out_text(&x->o, "aaaa: false\n");
-	for (uint32_t k = 0; k < p->n_private_ranges; k++) {
-		out_text(&x->o, k ? ", \"" : "private_ranges: [\"");
-		out_prefix(&x->o, &p->private_ranges[k]);
-		out_text(&x->o, k + 1 == p->n_private_ranges ? "\"]\n" : "\"");
-	}
+	put_private_ranges(x, p);
 	put_term(x, TERM_DNS, i, false);
 }
 
@@ -238,7 +268,7 @@ static const char *resolver_line(struct texts_of *x, const struct resolver *r)
 	out_text(&o, ": {servers: ");
 	out_yaml_list(&o, r->servers, r->n_servers);
 	out_text(&o, ", zones: ");
-	out_yaml_list(&o, r->zones, r->n_zones);
+	put_set(x, &o, r->zones, r->n_zones);
 	out_text(&o, "}\n");
 	return kept(x, &o);
 }
@@ -273,11 +303,8 @@ static void put_profile_credentials(struct texts_of *x, uint32_t i)
 	const struct profile *p = &x->m->profiles[i];
 	if (p->n_credentials == 0)
 		return;
-	const char **v = arena_array(&x->t->arena, p->n_credentials, sizeof(*v));
-	memcpy(v, p->credentials, p->n_credentials * sizeof(*v));
-	qsort(v, p->n_credentials, sizeof(*v), by_text);
 	out_text(&x->o, "credentials: ");
-	out_yaml_list(&x->o, v, p->n_credentials);
+	put_set(x, &x->o, p->credentials, p->n_credentials);
 	out_text(&x->o, "\n");
 	put_term(x, TERM_CREDENTIALS, i, false);
 }
@@ -290,7 +317,7 @@ static void put_tasks(struct texts_of *x, uint32_t i)
 	out_printf(&x->o, "tasks: {entries: %u", p->tasks_entries);
 	if (p->n_tasks_within) {
 		out_text(&x->o, ", within: ");
-		out_yaml_list(&x->o, p->tasks_within, p->n_tasks_within);
+		put_set(x, &x->o, p->tasks_within, p->n_tasks_within);
 	}
 	if (p->tasks_max_ttl_s)
 		out_printf(&x->o, ", max_ttl: %us", p->tasks_max_ttl_s);

@@ -49,6 +49,42 @@ def everything():
             "labels: \\{\"a\": \"b=c\", \"ticket\": \"SEC-1\"\\}", "review_by: \"2027-02-21\"")
 
 
+def order():
+    """the order of what has no order leaves the meaning alone; a raised limit does not"""
+    one = """version: 1
+network:
+  presets: [npm, pypi]
+  dns: {private_ranges: [10.0.0.0/8, 192.168.0.0/16]}
+  resolvers: {a: {servers: [10.0.0.1], zones: [a.example, b.example]}, b: {servers: [10.0.0.2], zones: [c.example]}}
+  allowlist: [x.example, {domain: y.example, limits: {requests: 5/s, upload: 1MiB/s}}, {list: names.txt, owner: me}]
+  tasks: {entries: 1, within: ["*.x.example", "preset:npm"], max_ttl: 1h}
+  credentials: [K, L]
+sources: {10.0.0.0/8: default, 11.0.0.0/8: default}
+credentials: {K: {source: file, scope: task, hosts: [a.example, b.example]}, L: {source: file, scope: task}}
+mesh: {services: {s: {host: s.example, port: 1, principal: p}, t: {host: t.example, port: 1, principal: p}}}
+"""
+    two = """version: 1
+credentials: {L: {scope: task, source: file}, K: {hosts: [b.example, a.example], scope: task, source: file}}
+mesh: {services: {t: {port: 1, host: T.example, principal: p}, s: {host: s.example., port: 1, principal: p}}}
+sources: {11.0.0.0/8: default, 10.0.0.0/8: default}   # moved
+network:
+  credentials: [L, K]
+  tasks: {within: ["preset:npm", "*.x.example"], max_ttl: 60m, entries: 1}
+  allowlist: [{list: names.txt, owner: you}, {domain: Y.example, limits: {upload: 1024KiB/s, requests: 5/s burst 5}}, x.example]
+  resolvers: {b: {zones: [c.example], servers: [10.0.0.2]}, a: {servers: [10.0.0.1], zones: [b.example, a.example]}}
+  dns: {private_ranges: [192.168.0.0/16, 10.0.0.0/8]}
+  presets: [npm, pypi]
+"""
+    with Place() as p:
+        p.write("names.txt", "n.example\n*.m.example\n")
+        first, second = p.compile(one, name="one"), p.compile(two, name="two")
+        assert meaning(first) == meaning(second), policyc("--diff", first, second, rc=1)[0]
+        for old, new in (("5/s,", "6/s,"), ("1h", "2h"), ("10.0.0.2", "10.0.0.3"), ("hosts: [a.example, ", "hosts: ["),
+                         ("192.168.0.0/16", "172.16.0.0/12")):
+            assert meaning(p.compile(one.replace(old, new), name="other")) != meaning(first), new
+            policyc("--diff", first, p.dir / "other.bin", rc=1)
+
+
 def verdicts():
     """every policy of the verdict cases comes back"""
     n = 0
@@ -154,6 +190,6 @@ def many_profiles():
 if __name__ == "__main__":
     assert os.path.exists(POLICYC)
     cases = Cases()
-    for case in (everything, examples, verdicts, hostile_texts, bad_files, million, many_profiles):
+    for case in (everything, examples, order, verdicts, hostile_texts, bad_files, million, many_profiles):
         cases.run(case)
     sys.exit(cases.finish())
