@@ -573,7 +573,9 @@ def no_descriptors():
                 s.close()
         with rig.client(timeout=10) as c:
             expect(c.ask("cx-tls", tls_args("only4.example")), verdict="allow")
-        assert rig.said().count("accept-failed") == 1, rig.said()
+        # once per change of state: again only after it had resumed, and never in a flood
+        said = rig.said()
+        assert said.count("accept-failed") <= said.count("accept-resumed") + 1 <= 4, said
 
 
 def no_policy():
