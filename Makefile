@@ -157,7 +157,7 @@ oracle-mutate: $(BUILD)/oracle/ask $(BUILD)/cx-policyc
 
 # ---- the compiler's further actions --------------------------------------------------------------
 .PHONY: policyc-test
-policyc-test: $(BUILD)/cx-policyc $(BUILD)/cx-spoa $(BUILD)/cx_unbound.so
+policyc-test: $(BUILD)/cx-policyc $(BUILD)/cxctl $(BUILD)/cx-spoa $(BUILD)/cx_unbound.so
 	@rc=0; for t in tests/integration/policyc/[a-z]*.py; do \
 		[ ! -x $$t ] || BUILD=$(BUILD) $$t || rc=1; done; exit $$rc
 
