@@ -144,6 +144,17 @@ def reasons():
     assert got == wanted and len(wanted) > 20, (got, wanted)
 
 
+def keys():
+    """cx-policy.yaml(5) mentions each key that the compiler reads"""
+    page = (ROOT / "docs/man/cx-policy.yaml.5").read_text(encoding="utf-8")
+    found = set()
+    for source in (ROOT / "shared/compile").glob("*.c"):
+        if source.name not in ("presets.c", "schema.c"):
+            found |= set(re.findall(r'\{ "([A-Za-z_]+)", (?:read|keep|skip|limit)_?\w*,', source.read_text(encoding="utf-8")))
+    missing = {key for key in found if not re.search(rf"\b{key}\b", page)}
+    assert not missing and len(found) > 70, (missing, len(found))
+
+
 def codes_and_options():
     """cx-policyc(1) lists each code that the compiler has, and each option"""
     page = (ROOT / "docs/man/cx-policyc.1").read_text(encoding="utf-8")
@@ -167,7 +178,7 @@ if __name__ == "__main__":
     for name in ("example.yaml", "minimal.yaml"):
         compiles.__doc__ = f"{name} compiles as --strict without a finding"
         cases.run(compiles, name)
-    for case in (tests_of_the_example, additions, commented_keys, readme, links, manual, reasons,
+    for case in (tests_of_the_example, additions, commented_keys, readme, links, manual, reasons, keys,
                  codes_and_options):
         cases.run(case)
     sys.exit(cases.finish())
