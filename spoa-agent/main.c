@@ -38,6 +38,7 @@ struct options {
 	const char *listen[SERVER_MAX_LISTENERS];
 	unsigned n_listen;
 	unsigned threads;
+	uint64_t min_serial;
 	char default_listen[SPEC_SIZE];
 };
 
@@ -52,6 +53,7 @@ static const char usage_text[] =
 	"  -r DIR                runtime directory (/run/cx)\n"
 	"  -a FILE               audit log (/var/log/cx/audit.jsonl); - standard error, '' none\n"
 	"  -K FILE               require policies signed by this Ed25519 public key (PEM)\n"
+	"  --min-serial N        refuse policies with a lower serial, also at the start\n"
 	"  --audience NAMES      what this host is: refuse policies that name other audiences "
 	"only\n"
 	"  --resolver ADDR@PORT  the gateway's resolver for names (127.0.0.1@5335)\n"
@@ -77,6 +79,17 @@ static bool parse_threads(struct options *o, const char *s)
 	return true;
 }
 
+static bool parse_serial(struct options *o, const char *s)
+{
+	char *end;
+	errno = 0;
+	unsigned long long v = strtoull(s, &end, 10);
+	if (*s < '0' || *s > '9' || *end || errno != 0)
+		return false;
+	o->min_serial = v;
+	return true;
+}
+
 static unsigned default_threads(void)
 {
 	long n = sysconf(_SC_NPROCESSORS_ONLN);
@@ -88,6 +101,7 @@ static int parse(struct options *o, int argc, char **argv)
 {
 	static const struct option longs[] = { { "resolver", required_argument, NULL, 'R' },
 					       { "audience", required_argument, NULL, 'A' },
+					       { "min-serial", required_argument, NULL, 'S' },
 					       { "help", no_argument, NULL, 'h' },
 					       { "version", no_argument, NULL, 'V' },
 					       { 0 } };
@@ -114,6 +128,10 @@ static int parse(struct options *o, int argc, char **argv)
 			break;
 		case 'K':
 			o->pubkey = optarg;
+			break;
+		case 'S':
+			if (!parse_serial(o, optarg))
+				return usage("not a serial", optarg);
 			break;
 		case 'A':
 			o->audience = optarg;
@@ -192,6 +210,7 @@ static int serve(const struct options *o, struct server_options *so)
 		.audit_path = o->audit[0] ? o->audit : NULL,
 		.pubkey_path = o->pubkey,
 		.audience = o->audience,
+		.min_serial = o->min_serial,
 		.features = FEATURES_ENFORCED,
 		.log = say_for_decider,
 	};

@@ -178,11 +178,12 @@ def agent_at_start():
         private, public = place.key("ours")
         plain = place.compile(policy("r1", "a.example", 7), name="plain")
         foreign = place.compile(policy("r1", "a.example", 7, "gateways-us"), "--sign", private)
-        for path in (plain, foreign):
+        ours = place.compile(policy("r1", "a.example", 7), "--sign", private, name="ours")
+        for path, serial, taken in ((plain, 0, False), (foreign, 0, False), (ours, 8, False), (ours, 7, True)):
             with Agent({}, {"a.example": ["198.51.100.1"]}, policy=path,
-                       args=("-K", str(public), "--audience", "gateways-eu")) as a:
-                has(a.said(), "policy-refused")
-                assert not a.allows("a.example")
+                       args=("-K", str(public), "--audience", "gateways-eu", "--min-serial", str(serial))) as a:
+                assert ("policy-refused" in a.said()) != taken, a.said()
+                assert a.allows("a.example") == taken
 
 
 def module():
