@@ -384,7 +384,7 @@ static void warn_unenforced(struct build *b)
 			b->d, b->m->feature_at[i], "unenforced",
 			"`%s` is not enforced by this version: %s", words[i],
 			b->o->allow_unenforced
-				? "it has no effect"
+				? "plugins take the policy all the same, and need not keep to this"
 				: "its plugins will refuse the policy (see --allow-unenforced)");
 	}
 }

@@ -252,9 +252,14 @@ static int read_qtype(struct build *b, const struct node *v)
 	if (strncmp(v->text, "TYPE", 4) == 0) {
 		struct node digits = *v;
 		digits.text += 4;
-		/* 128 and up to 255 are questions about transfers and the like, not types */
-		if (read_uint(b, &digits, "TYPE", 1, 65535, &number))
-			return number < 128 || number > 255 ? (int)number : -1;
+		if (!read_uint(b, &digits, "TYPE", 1, 65535, &number))
+			return -1;
+		if (number < 128 || number > 255)
+			return (int)number;
+		diag_error(b->d, v->pos, "bad-value",
+			   "\"%.40s\" is a question about transfers and the like (RFC 6895), not a "
+			   "type of record",
+			   v->text);
 		return -1;
 	}
 	const char *near = nearest(v->text, qtype_name, NULL, N);
