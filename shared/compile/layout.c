@@ -386,7 +386,7 @@ static void place_list(struct layout *o, uint32_t entry)
 static void layout_names(struct layout *o)
 {
 	struct tables *t = o->t;
-	t->placed = arena_array(&t->arena, count_names(o->m) + 1, sizeof(*t->placed));
+	t->placed = arena_array(&t->scratch, count_names(o->m) + 1, sizeof(*t->placed));
 	for (uint32_t i = 0; i < o->m->n_entries; i++) {
 		const struct entry *e = &o->m->entries[i];
 		if (e->kind == ENTRY_LIST)
@@ -547,6 +547,7 @@ int layout_and_write(const struct model *m, uint64_t required, uint8_t **bytes, 
 	struct layout o = { .m = m, .t = &t };
 	struct pool *v[9];
 	arena_init(&t.arena);
+	arena_init(&t.scratch);
 	for (struct pool *const *p = all_pools(&t, v); *p; p++)
 		pool_init(*p);
 	pool_text(&t.strings, "");

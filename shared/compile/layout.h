@@ -27,6 +27,7 @@ struct placed {
 struct tables {
 	struct arena arena;
 
+	struct arena scratch; /* placed, and what tables_place() needs: freed by it */
 	struct placed *placed;
 	size_t n_placed;
 
@@ -90,7 +91,10 @@ void tables_sources(struct tables *t, const struct model *m);
  */
 void tables_texts(struct tables *t, const struct model *m, const uint32_t *first_rule);
 
-/* place.c: t->placed to gate, lines, blob and name_info. 0, or -1 if it does not fit the format. */
+/*
+ * place.c: t->placed to gate, lines, blob and name_info; then the scratch memory is gone. 0, or -1 if it
+ * does not fit the format.
+ */
 int tables_place(struct tables *t);
 
 /* write.c: the bytes of the file, malloc'd. 0, or -1 if there is no memory. */

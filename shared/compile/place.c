@@ -15,11 +15,10 @@ enum {
 	MAX_SEEDS = 64
 };
 
-/* A name with all its rules: items[at .. at + n) of the sorted placed[]. */
+/* A name with all its rules: [at .. at + n) of the sorted placed[]. */
 struct record {
 	uint32_t at;
 	uint32_t n;
-	uint32_t home;
 };
 
 /* ---- hashing ---- */
@@ -95,7 +94,7 @@ static void sort_bucket(struct placed *v, size_t n)
  */
 static size_t sort_by_line(struct tables *t, struct placed **other, size_t n_lines)
 {
-	uint32_t *start = arena_array(&t->arena, n_lines + 1, sizeof(*start));
+	uint32_t *start = arena_array(&t->scratch, n_lines + 1, sizeof(*start));
 	struct placed *spare = *other;
 	size_t distinct = 0;
 	for (size_t i = 0; i < t->n_placed; i++) {
@@ -119,43 +118,26 @@ static size_t sort_by_line(struct tables *t, struct placed **other, size_t n_lin
 
 /* ---- gate ---- */
 
-static int by_value(const void *a, const void *b)
+/*
+ * About how many distinct values there are, for a size only: the bits that they set among 16 for each. A
+ * thirty-second too few at worst.
+ */
+static size_t count_distinct(struct tables *t, const uint64_t *v, size_t n)
 {
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-	return x < y ? -1 : x > y;
-}
-
-/* How many distinct values there are: an open-addressing set, 0 is never a member. */
-static size_t count_distinct(uint64_t *v, size_t n, uint64_t *set, size_t size)
-{
-	size_t count = 0;
+	size_t count = 0, bits = (16 * n | 63) + 1;
+	uint64_t *set = arena_array(&t->scratch, bits / 64, sizeof(*set));
 	for (size_t i = 0; i < n; i++) {
-		uint64_t x = v[i] ? v[i] : 1;
-		size_t k = (x ^ x >> 32) & (size - 1);
-		while (set[k] && set[k] != x)
-			k = (k + 1) & (size - 1);
-		count += !set[k];
-		set[k] = x;
+		size_t k = hash_scale(v[i], bits);
+		uint64_t bit = UINT64_C(1) << (k % 64);
+		count += !(set[k / 64] & bit);
+		set[k / 64] |= bit;
 	}
-	return count;
+	return count + count / 32;
 }
 
-static void build_gate(struct tables *t, uint64_t *suffix, size_t n)
+static void build_gate(struct tables *t, const uint64_t *suffix, size_t n)
 {
-	size_t size = 64;
-	while (size < 2 * n)
-		size *= 2;
-	uint64_t *set = calloc(size, sizeof(*set));
-	if (!set) { /* slower, in place */
-		qsort(suffix, n, sizeof(*suffix), by_value);
-		size_t k = 0;
-		for (size_t i = 0; i < n; i++)
-			k += i == 0 || suffix[i] != suffix[i - 1];
-		t->n_gate = k * GATE_BITS / 64 + 1;
-	} else {
-		t->n_gate = count_distinct(suffix, n, set, size) * GATE_BITS / 64 + 1;
-	}
-	free(set);
+	t->n_gate = count_distinct(t, suffix, n) * GATE_BITS / 64 + 1;
 	t->gate = arena_array(&t->arena, t->n_gate, sizeof(*t->gate));
 	for (size_t i = 0; i < n; i++)
 		t->gate[hash_scale(suffix[i], t->n_gate)] |= hash_gate_mask(suffix[i]);
@@ -185,7 +167,7 @@ static size_t group(const struct tables *t, struct record *r)
 			r[n - 1].n++;
 			continue;
 		}
-		r[n++] = (struct record){ .at = (uint32_t)i, .n = 1, .home = t->placed[i].home };
+		r[n++] = (struct record){ .at = (uint32_t)i, .n = 1 };
 	}
 	return n;
 }
@@ -197,24 +179,27 @@ static size_t group(const struct tables *t, struct record *r)
 static bool assign(struct tables *t, const struct record *r, size_t n, uint32_t *slots)
 {
 	for (size_t i = 0; i < n; i++) {
-		struct fmt_line *l = &t->lines[r[i].home];
+		size_t home = t->placed[r[i].at].home;
+		struct fmt_line *l = &t->lines[home];
 		if (l->count < FMT_LINE_SLOTS)
-			slots[(size_t)r[i].home * FMT_LINE_SLOTS + l->count++] = (uint32_t)i + 1;
+			slots[home * FMT_LINE_SLOTS + l->count++] = (uint32_t)i + 1;
 	}
 	size_t in_line = 0;
-	for (size_t i = 0; i < n; i++) {
-		in_line = i && r[i - 1].home == r[i].home ? in_line + 1 : 0;
+	for (size_t i = 0, last = 0; i < n; i++) {
+		size_t home = t->placed[r[i].at].home;
+		in_line = i && last == home ? in_line + 1 : 0;
+		last = home;
 		if (in_line < FMT_LINE_SLOTS)
 			continue;
 		unsigned k = 1;
 		for (; k <= FMT_MAX_SPILL && k < t->n_lines; k++) {
-			size_t at = (r[i].home + k) % t->n_lines;
+			size_t at = (home + k) % t->n_lines;
 			struct fmt_line *l = &t->lines[at];
 			if (l->count == FMT_LINE_SLOTS)
 				continue;
 			slots[at * FMT_LINE_SLOTS + l->count++] = (uint32_t)i + 1;
-			if (k > t->lines[r[i].home].spill)
-				t->lines[r[i].home].spill = (uint8_t)k;
+			if (k > t->lines[home].spill)
+				t->lines[home].spill = (uint8_t)k;
 			break;
 		}
 		if (k > FMT_MAX_SPILL || k >= t->n_lines)
@@ -254,7 +239,7 @@ static uint32_t record_value(struct tables *t, const struct record *r, struct fi
 	}
 	if (2 * (size_t)r->n > f->cap) {
 		f->cap = 4 * (size_t)r->n;
-		f->pairs = arena_array(&t->arena, f->cap, sizeof(*f->pairs));
+		f->pairs = arena_array(&t->scratch, f->cap, sizeof(*f->pairs));
 	}
 	for (uint32_t i = 0; i < r->n; i++) {
 		uint32_t rule = t->placed[r->at + i].rule;
@@ -310,7 +295,7 @@ static int fill(struct tables *t, const struct record *r, size_t n, const uint32
 		return -1;
 	t->blob = arena_get(&t->arena, size);
 	t->name_info = arena_array(&t->arena, t->n_placed, sizeof(*t->name_info));
-	f.single = arena_array(&t->arena, t->n_rules, sizeof(*f.single));
+	f.single = arena_array(&t->scratch, t->n_rules, sizeof(*f.single));
 	for (size_t i = 0; i < t->n_lines; i++)
 		fill_line(t, &t->lines[i], r, slots + i * FMT_LINE_SLOTS, &f);
 	return t->sets.len / 4 > FMT_SET_MASK ? -1 : 0;
@@ -320,7 +305,7 @@ static int fill(struct tables *t, const struct record *r, size_t n, const uint32
 static int place_with_seed(struct tables *t, struct placed **spare, struct record *r,
 			   size_t *n_records, uint32_t **slots)
 {
-	uint64_t *suffix = arena_array(&t->arena, t->n_placed + 1, sizeof(*suffix));
+	uint64_t *suffix = arena_array(&t->scratch, t->n_placed + 1, sizeof(*suffix));
 	size_t n_suffix;
 	hash_all(t, suffix, &n_suffix);
 	size_t lines = t->n_placed / NAMES_PER_LINE + 2;
@@ -331,7 +316,7 @@ static int place_with_seed(struct tables *t, struct placed **spare, struct recor
 	}
 	t->n_lines = lines;
 	t->lines = arena_array(&t->arena, lines, sizeof(*t->lines));
-	*slots = arena_array(&t->arena, lines * FMT_LINE_SLOTS, sizeof(**slots));
+	*slots = arena_array(&t->scratch, lines * FMT_LINE_SLOTS, sizeof(**slots));
 	*n_records = group(t, r);
 	if (!assign(t, r, *n_records, *slots))
 		return 0;
@@ -339,10 +324,10 @@ static int place_with_seed(struct tables *t, struct placed **spare, struct recor
 	return 1;
 }
 
-int tables_place(struct tables *t)
+static int place(struct tables *t)
 {
-	struct placed *spare = arena_array(&t->arena, t->n_placed + 1, sizeof(*spare));
-	struct record *r = arena_array(&t->arena, t->n_placed + 1, sizeof(*r));
+	struct placed *spare = arena_array(&t->scratch, t->n_placed + 1, sizeof(*spare));
+	struct record *r = arena_array(&t->scratch, t->n_placed + 1, sizeof(*r));
 	uint32_t *slots;
 	size_t n;
 	if (t->n_placed >= UINT32_MAX / 2)
@@ -351,4 +336,13 @@ int tables_place(struct tables *t)
 		if (place_with_seed(t, &spare, r, &n, &slots))
 			return fill(t, r, n, slots);
 	return -1;
+}
+
+int tables_place(struct tables *t)
+{
+	int rc = place(t);
+	t->placed = NULL;
+	t->n_placed = 0;
+	arena_fini(&t->scratch);
+	return rc;
 }
