@@ -22,7 +22,7 @@ struct object {
 	const char *more; /* further members of the schema, ", ..." or "" */
 };
 
-/* ---- single values ---- */
+/* ---- single values: a plain word of YAML is a text for the compiler, also true and 12 ---- */
 
 static const struct {
 	const char *name, *schema;
@@ -37,9 +37,10 @@ static const struct {
 	{ "time", "{\"type\":\"string\",\"pattern\":"
 		  "\"^[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt][0-9]{2}:[0-9]{2}:[0-9]{2}[Zz])?$\"}" },
 	{ "duration", "{\"type\":\"string\",\"pattern\":\"^[0-9]+[smhd]$\"}" },
-	{ "name", "{\"type\":\"string\",\"pattern\":\"^[^*\\\\s/:@]+$\"}" },
+	{ "name", "{\"type\":[\"string\",\"boolean\"],\"pattern\":\"^[^*\\\\s/:@]+$\"}" },
 	{ "names", "{\"type\":\"array\",\"items\":{\"$ref\":\"#/$defs/name\"}}" },
-	{ "pattern", "{\"type\":\"string\",\"pattern\":\"^([*][.])?[^*\\\\s/:@]+$\"}" },
+	{ "pattern",
+	  "{\"type\":[\"string\",\"boolean\"],\"pattern\":\"^([*][.])?[^*\\\\s/:@]+$\"}" },
 	{ "prefix", "{\"type\":\"string\",\"pattern\":\"^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$\"}" },
 	{ "prefixes", "{\"type\":\"array\",\"items\":{\"$ref\":\"#/$defs/prefix\"}}" },
 	{ "server", "{\"type\":\"string\",\"pattern\":\"^[0-9A-Fa-f:.]+(@[0-9]{1,5})?$\"}" },
@@ -55,8 +56,9 @@ static const struct {
 	{ "protocols",
 	  "{\"type\":\"array\",\"minItems\":1,\"items\":{\"enum\":[\"https\",\"http\",\"tcp\"]}}" },
 	{ "upgrades", "{\"type\":\"array\",\"items\":{\"enum\":[\"websocket\"]}}" },
-	{ "methods", "{\"type\":\"array\",\"minItems\":1,"
-		     "\"items\":{\"type\":\"string\",\"pattern\":\"^[A-Z0-9_-]{1,32}$\"}}" },
+	{ "methods",
+	  "{\"type\":\"array\",\"minItems\":1,"
+	  "\"items\":{\"type\":[\"string\",\"number\"],\"pattern\":\"^[A-Z0-9_-]{1,32}$\"}}" },
 	{ "paths", "{\"type\":\"array\",\"minItems\":1,"
 		   "\"items\":{\"type\":\"string\",\"pattern\":\"^/[^*?#;\\\\s]*[*]?$\"}}" },
 	{ "http",
@@ -71,7 +73,8 @@ static const struct {
 	{ "query_types", "{\"type\":\"array\",\"items\":{\"type\":\"string\",\"pattern\":"
 			 "\"^(A|NS|CNAME|SOA|PTR|MX|TXT|AAAA|SRV|NAPTR|DS|SSHFP|DNSKEY|TLSA|SVCB|"
 			 "HTTPS|CAA|TYPE[0-9]{1,5})$\"}}" },
-	{ "profile_name", "{\"type\":\"string\",\"pattern\":\"^[A-Za-z0-9_.-]{1,64}$\"}" },
+	{ "profile_name",
+	  "{\"type\":[\"string\",\"number\",\"boolean\"],\"pattern\":\"^[A-Za-z0-9_.-]{1,64}$\"}" },
 	{ "profile_names", "{\"type\":\"array\",\"items\":{\"$ref\":\"#/$defs/profile_name\"}}" },
 	{ "presets", "{\"type\":\"array\",\"items\":{\"$ref\":\"#/$defs/preset\"}}" },
 	{ "proxy_url",
@@ -83,7 +86,8 @@ static const struct {
 	  "( burst [1-9][0-9]*([KMG]i?B|B)?)?$\"}" },
 	{ "limit_at_once", "{\"anyOf\":[{\"type\":\"integer\",\"minimum\":1},"
 			   "{\"type\":\"string\",\"pattern\":\"^[1-9][0-9]*$\"}]}" },
-	{ "list", "{\"anyOf\":[{\"type\":\"string\",\"minLength\":1},{\"$ref\":\"#/$defs/"
+	{ "list", "{\"anyOf\":[{\"type\":[\"string\",\"number\",\"boolean\"],\"minLength\":1},{\"$"
+		  "ref\":\"#/$defs/"
 		  "inline_list\"}]}" },
 	{ "allowlist", "{\"type\":\"array\",\"items\":{\"anyOf\":["
 		       "{\"$ref\":\"#/$defs/pattern\"},{\"$ref\":\"#/$defs/entry\"}]}}" },
@@ -106,7 +110,8 @@ static const struct {
 	  "{\"anyOf\":[{\"const\":\"deny\"},{\"$ref\":\"#/$defs/ignored_sources\"}]}" },
 	{ "resolvers",
 	  "{\"type\":\"object\",\"additionalProperties\":{\"$ref\":\"#/$defs/resolver\"}}" },
-	{ "credential_name", "{\"type\":\"string\",\"pattern\":\"^[A-Za-z0-9_-]{1,64}$\"}" },
+	{ "credential_name",
+	  "{\"type\":[\"string\",\"number\",\"boolean\"],\"pattern\":\"^[A-Za-z0-9_-]{1,64}$\"}" },
 	{ "credentials",
 	  "{\"type\":\"object\",\"propertyNames\":{\"$ref\":\"#/$defs/credential_name\"},"
 	  "\"additionalProperties\":{\"$ref\":\"#/$defs/credential\"}}" },
@@ -128,7 +133,8 @@ static const struct {
 	{ "kind", "{\"const\":\"AuthorizationPolicy\"}" },
 	{ "anything", "true" },
 	{ "action", "{\"enum\":[\"ALLOW\",\"DENY\"]}" },
-	{ "patterns", "{\"type\":\"array\",\"minItems\":1,\"items\":{\"type\":\"string\","
+	{ "patterns", "{\"type\":\"array\",\"minItems\":1,\"items\":{\"type\":[\"string\","
+		      "\"number\",\"boolean\"],"
 		      "\"pattern\":\"^([*]?[^*]+|[^*]+[*]|[*])$\"}}" },
 	{ "rules", "{\"anyOf\":[{\"type\":\"null\"},{\"type\":\"array\",\"items\":{\"$ref\":\"#/"
 		   "$defs/rule\"}}]}" },
