@@ -155,6 +155,11 @@ oracle-mutate: $(BUILD)/oracle/ask $(BUILD)/cx-policyc
 		--ask '$(call obj,tests/oracle/ask.c shared/tools/target.c) $(CORE_OBJ)' \
 		--policyc '$(call obj,$(POLICYC_SRC)) $(COMPILE_OBJ) $(CORE_OBJ)' --libs '$(COMPILE_LIBS)'
 
+# ---- what the compiler says ----------------------------------------------------------------------
+.PHONY: golden
+golden: $(BUILD)/cx-policyc
+	@tests/golden/run.py --build $(BUILD)
+
 # ---- the compiler's further actions --------------------------------------------------------------
 .PHONY: policyc-test
 policyc-test: $(BUILD)/cx-policyc $(BUILD)/cxctl $(BUILD)/cx-spoa $(BUILD)/cx_unbound.so

@@ -10,6 +10,7 @@
 #define CX_BUILD_H
 
 #include <libpsl.h>
+#include <sys/types.h>
 
 #include "shared/compile/compile.h"
 #include "shared/compile/yaml.h"
@@ -62,6 +63,13 @@ struct input {
 	bool main;
 };
 
+/* A YAML file that is part of the policy. */
+struct seen_file {
+	dev_t dev;
+	ino_t ino;
+	const char *shown;
+};
+
 struct build {
 	struct model *m;
 	struct arena *a;
@@ -75,6 +83,8 @@ struct build {
 	size_t n_files, cap_files;
 	struct input *inputs;
 	size_t n_inputs, cap_inputs;
+	struct seen_file *seen;
+	size_t n_seen, cap_seen;
 
 	struct entry *entries;
 	size_t n_entries, cap_entries;

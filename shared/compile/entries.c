@@ -32,7 +32,7 @@ static void read_port_item(struct build *b, const struct node *v, struct port_ra
 	if (!want_text(b, v, "a port"))
 		return;
 	const char *dash = strchr(v->text, '-');
-	if (!dash) {
+	if (!dash || dash == v->text || !dash[1] || strchr(dash + 1, '-')) {
 		if (!read_uint(b, v, "a port", 1, 65535, &lo))
 			return;
 		out[(*n)++] = (struct port_range){ (uint16_t)lo, (uint16_t)lo };
@@ -453,7 +453,8 @@ static void add_name(struct build *b, const struct place *at, const struct node 
 {
 	struct name n;
 	bool below;
-	if (!want_text(b, v, "an entry") || !parse_name(b, v->pos, v->text, v->n, &n, &below))
+	if (!want_text(b, v, "a name or wildcard") ||
+	    !parse_name(b, v->pos, v->text, v->n, &n, &below))
 		return;
 	if (below && !at->deny)
 		check_wildcard(b, v->pos, &n, t->lint_allow);

@@ -465,6 +465,14 @@ void read_authorization(struct build *b, const struct node *doc)
 		{ "spec", read_spec, 0 },
 	};
 	struct authz a = { .pos = doc->pos, .name = "", .match_labels = "" };
+	const struct node *kind = map_get(doc, "kind");
+	if (kind && kind->type == NODE_SCALAR && strcmp(kind->text, "AuthorizationPolicy") != 0) {
+		diag_error(b->d, kind->pos, "not-expressible",
+			   "only documents of the kind AuthorizationPolicy can stand beside a "
+			   "policy, not \"%.60s\"",
+			   kind->text);
+		return;
+	}
 	if (!read_map(b, doc, "an AuthorizationPolicy", KEYS(keys), &a))
 		return;
 	if (!map_get(doc, "apiVersion") || !map_get(doc, "kind"))

@@ -94,6 +94,10 @@ const char *path_below(struct build *b, const char *written, struct pos at)
 {
 	char real[PATH_MAX];
 	size_t n = strlen(b->dir);
+	if (!*written) {
+		diag_error(b->d, at, "file", "the path is empty");
+		return NULL;
+	}
 	const char *joined =
 		written[0] == '/' ? written : arena_printf(b->a, "%s/%s", b->dir, written);
 	if (!realpath(joined, real)) {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Mappings read by tables of keys. Must never pass over a key that it does not know. */
+#include <ctype.h>
 #include <string.h>
 
 #include "shared/compile/build.h"
@@ -64,6 +65,9 @@ const char *nearest(const char *s, const char *(*word)(const void *table, size_t
 		if (wlen > MAX_WORD)
 			continue;
 		unsigned d = distance(s, len, w, wlen);
+		/* half of a word may differ only if it begins as the other does */
+		if (d * 2 >= len && tolower((unsigned char)s[0]) != tolower((unsigned char)w[0]))
+			continue;
 		if (d < least) {
 			least = d;
 			best = w;

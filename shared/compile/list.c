@@ -102,6 +102,13 @@ static size_t fast_name(uint8_t *wire, const char *s, size_t n)
 	return n + 1;
 }
 
+static void count_report(struct reader_of_list *r)
+{
+	if (++r->reports == MAX_REPORTS)
+		diag_error(r->b->d, (struct pos){ r->list->file, r->line, 1 }, "bad-list",
+			   "too many errors; those of the lines below are not shown");
+}
+
 static bool add_odd_name(struct reader_of_list *r, const char *s, size_t n, uint8_t *to,
 			 size_t *len)
 {
@@ -111,9 +118,7 @@ static bool add_odd_name(struct reader_of_list *r, const char *s, size_t n, uint
 	if (r->reports >= MAX_REPORTS)
 		return false;
 	if (!parse_name(r->b, at, s, n, &name, &below)) {
-		if (++r->reports == MAX_REPORTS)
-			diag_error(r->b->d, at, "bad-list",
-				   "too many errors; the rest of the file is not read");
+		count_report(r);
 		return false;
 	}
 	to[0] = below;
@@ -133,7 +138,8 @@ static void check_list_wildcard(struct reader_of_list *r, const uint8_t *wire, s
 	unsigned before = diags_errors(r->b->d);
 	if (r->reports < MAX_REPORTS)
 		check_wildcard(r->b, (struct pos){ r->list->file, r->line, 1 }, &n, r->lift);
-	r->reports += diags_errors(r->b->d) != before;
+	if (diags_errors(r->b->d) != before)
+		count_report(r);
 }
 
 static void take_name(struct reader_of_list *r, const char *s, size_t n)
@@ -179,11 +185,12 @@ static void take_line(struct reader_of_list *r, const char *s, size_t n)
 	while (i < n && is_space(s[i]))
 		i++;
 	if (i < n && s[i] != '#') {
-		if (r->reports++ < MAX_REPORTS)
-			diag_error(
-				r->b->d, (struct pos){ r->list->file, r->line, (uint32_t)i + 1 },
-				"bad-list",
-				"one name or wildcard a line; what follows it must be a # comment");
+		if (r->reports >= MAX_REPORTS)
+			return;
+		diag_error(r->b->d, (struct pos){ r->list->file, r->line, (uint32_t)i + 1 },
+			   "bad-list",
+			   "one name or wildcard a line; what follows it must be a # comment");
+		count_report(r);
 		return;
 	}
 	take_name(r, s, len);
@@ -232,9 +239,10 @@ static void read_lines(struct reader_of_list *r, int fd, char *buf)
 		if (got == 0 || have > MAX_LINE)
 			break;
 	}
-	if (have > MAX_LINE)
+	if (have > MAX_LINE && !r->bad) {
+		r->line++;
 		stop(r, "a line is longer than 4096 octets");
-	else if (have && !r->bad)
+	} else if (have && !r->bad)
 		take_line(r, buf, have);
 }
 

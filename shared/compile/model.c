@@ -9,6 +9,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "shared/compile/build.h"
 
@@ -213,9 +214,27 @@ static void sort_documents(struct build *b, struct input *in)
 		else
 			in->policy = doc;
 	}
-	if (!in->policy)
+	if (!in->policy && (in->main || !in->docs))
 		diag_error(b->d, (struct pos){ in->file, 0, 0 }, "empty",
 			   "the file holds no policy");
+}
+
+/* The same file under whatever name: a cycle, or a pattern that matches too much. */
+static bool is_read_already(struct build *b, const char *path, const char *shown, struct pos at)
+{
+	struct stat st;
+	if (stat(path, &st) != 0)
+		return false; /* reading it says why */
+	for (size_t i = 0; i < b->n_seen; i++) {
+		if (b->seen[i].dev != st.st_dev || b->seen[i].ino != st.st_ino)
+			continue;
+		diag_error(b->d, at, "included-twice", "%.200s is read already, as %.200s", shown,
+			   b->seen[i].shown);
+		return true;
+	}
+	b->seen = arena_grow(b->a, b->seen, b->n_seen, &b->cap_seen, sizeof(*b->seen));
+	b->seen[b->n_seen++] = (struct seen_file){ st.st_dev, st.st_ino, shown };
+	return false;
 }
 
 static bool add_input(struct build *b, const char *path, const char *shown, const char *kept,
@@ -224,6 +243,8 @@ static bool add_input(struct build *b, const char *path, const char *shown, cons
 	char *text;
 	size_t n;
 	struct input in = { .main = b->n_inputs == 0 };
+	if (is_read_already(b, path, shown, at))
+		return true;
 	in.file = add_file(b, shown, kept);
 	if (at.line == 0)
 		at.file = in.file;
@@ -434,6 +455,8 @@ static void build_model(struct build *b)
 {
 	const struct node *main_doc = b->inputs[0].policy;
 	b->root_at = main_doc->pos;
+	if (!want_map(b, main_doc, "a policy"))
+		return;
 	require_first(b, main_doc);
 	find_profiles(b);
 	for (size_t i = 0; i < b->n_inputs; i++)

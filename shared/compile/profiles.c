@@ -323,6 +323,15 @@ static void read_aaaa(struct build *b, const struct node *k, const struct node *
 		use_feature(b, FEATURE_BIT_AAAA, k->pos);
 }
 
+/* Ranges of private space are as prefixes are: both ends in it, and it does not end in between. */
+static bool is_private(const struct prefix *p)
+{
+	struct addr last = p->a;
+	for (unsigned bit = p->len; bit < 128; bit++)
+		last.b[bit / 8] |= (uint8_t)(0x80 >> bit % 8);
+	return addr_class(&p->a) == ADDR_PRIVATE && addr_class(&last) == ADDR_PRIVATE;
+}
+
 static void read_private_ranges(struct build *b, const struct node *k, const struct node *v,
 				void *to)
 {
@@ -335,7 +344,7 @@ static void read_private_ranges(struct build *b, const struct node *k, const str
 	{
 		if (!read_prefix(b, item, &list[n]))
 			continue;
-		if (addr_class(&list[n].a) != ADDR_PRIVATE)
+		if (!is_private(&list[n]))
 			diag_error(
 				b->d, item->pos, "bad-value",
 				"%.60s is not in private space (RFC 1918, 100.64.0.0/10, fc00::/7)",
@@ -429,6 +438,13 @@ static void add_resolver(struct build *b, struct draft *d, struct pos at, const 
 	use_feature(b, FEATURE_BIT_RESOLVERS, at);
 }
 
+/* Left out, or an empty list. */
+static bool is_missing(const struct node *map, const char *key)
+{
+	const struct node *v = map_get(map, key);
+	return !v || (v->type == NODE_SEQ && v->n == 0);
+}
+
 static void read_resolvers(struct build *b, const struct node *k, const struct node *v, void *to)
 {
 	static const struct key keys[] = {
@@ -442,7 +458,7 @@ static void read_resolvers(struct build *b, const struct node *k, const struct n
 		struct raw_resolver r = { 0 };
 		if (!read_map(b, value, "a resolver", KEYS(keys), &r))
 			continue;
-		if (!map_get(value, "servers") || !map_get(value, "zones"))
+		if (is_missing(value, "servers") || is_missing(value, "zones"))
 			diag_error(b->d, name->pos, "missing-key",
 				   "a resolver needs `servers` and `zones`");
 		else
@@ -509,9 +525,16 @@ static void read_proxy_url(struct build *b, const struct node *k, const struct n
 	struct node digits = *v;
 	digits.text = colon + 1;
 	size_t n = (size_t)(colon - host);
-	bool literal =
-		addr_from_text(&a, host, n) || (n > 2 && host[0] == '[' && host[n - 1] == ']' &&
-						addr_from_text(&a, host + 1, n - 2));
+	bool literal = (!memchr(host, ':', n) && addr_from_text(&a, host, n)) ||
+		       (n > 2 && host[0] == '[' && host[n - 1] == ']' &&
+			addr_from_text(&a, host + 1, n - 2));
+	if (!literal && memchr(host, ':', n)) {
+		diag_error(b->d, v->pos, "bad-value",
+			   "an IPv6 address of a proxy stands in brackets: "
+			   "http://[2001:db8::1]:3128, not \"%.100s\"",
+			   v->text);
+		return;
+	}
 	if (!read_uint(b, &digits, "the port of a proxy", 1, 65535, &port))
 		return;
 	if (literal || parse_name(b, v->pos, host, n, &name, NULL))
@@ -640,6 +663,27 @@ static void find_parents(struct build *b, struct draft *d)
 	}
 }
 
+/* Of those that wait, what only stands below a cycle, not on one, is not to be blamed for it. */
+static void drop_descendants(struct build *b, uint32_t *waits)
+{
+	size_t n = b->n_drafts, left = 0;
+	uint32_t *children = arena_array(b->a, n, sizeof(*children));
+	uint32_t *leaves = arena_array(b->a, n, sizeof(*leaves));
+	for (size_t i = 0; i < n; i++)
+		for (uint32_t j = 0; waits[i] && j < b->drafts[i].n_parents; j++)
+			children[b->drafts[i].parents[j]]++;
+	for (size_t i = 0; i < n; i++)
+		if (waits[i] && !children[i])
+			leaves[left++] = (uint32_t)i;
+	while (left) {
+		const struct draft *d = &b->drafts[leaves[--left]];
+		waits[d - b->drafts] = 0;
+		for (uint32_t j = 0; j < d->n_parents; j++)
+			if (--children[d->parents[j]] == 0 && waits[d->parents[j]])
+				leaves[left++] = d->parents[j];
+	}
+}
+
 /*
  * The drafts in an order in which parents come before children, into order[]; returns how many there
  * are: fewer than all if some stand on a cycle. No recursion: an operator may have 50,000 profiles.
@@ -669,6 +713,7 @@ static size_t parents_first(struct build *b, uint32_t *order)
 		for (uint32_t c = start[order[at]]; c < start[order[at] + 1]; c++)
 			if (--waits[children[c]] == 0)
 				order[out++] = children[c];
+	drop_descendants(b, waits);
 	for (size_t i = 0; out < n && i < n; i++)
 		if (waits[i])
 			diag_error(b->d, b->drafts[i].extends->pos, "cycle",

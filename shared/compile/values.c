@@ -23,6 +23,22 @@ bool want_text(struct build *b, const struct node *v, const char *what)
 	return false;
 }
 
+/*
+ * The octets of a character that acts on what shows a text instead of standing in it: C1 controls,
+ * separators of lines, marks of direction (which let a text read other than it is). 0: none.
+ */
+static size_t hidden_mark(const unsigned char *s)
+{
+	if (s[0] == 0xc2 && s[1] >= 0x80 && s[1] < 0xa0)
+		return 2;
+	if (s[0] == 0xe2 && s[1] == 0x80 &&
+	    (s[2] == 0x8e || s[2] == 0x8f || (s[2] >= 0xa8 && s[2] <= 0xae)))
+		return 3;
+	if (s[0] == 0xe2 && s[1] == 0x81 && s[2] >= 0xa6 && s[2] <= 0xa9)
+		return 3;
+	return s[0] == 0xef && s[1] == 0xbb && s[2] == 0xbf ? 3 : 0;
+}
+
 /* A copy on one line, or NULL with a message. */
 static const char *one_line(struct build *b, const struct node *v)
 {
@@ -36,6 +52,13 @@ static const char *one_line(struct build *b, const struct node *v)
 		if ((unsigned char)*c < 0x20 || *c == 0x7f) {
 			diag_error(b->d, v->pos, "bad-text", "control character 0x%02x in a text",
 				   (unsigned char)*c);
+			return NULL;
+		}
+		size_t mark = hidden_mark((const unsigned char *)c);
+		if (mark) {
+			diag_error(b->d, v->pos, "bad-text",
+				   "a text holds \"%.*s\", which changes how the rest is shown",
+				   (int)mark, c);
 			return NULL;
 		}
 	}
@@ -77,7 +100,9 @@ void read_bool(struct build *b, const struct node *k, const struct node *v, void
 		diag_error(b->d, v->pos, "type", "%s must be true or false%s%.40s%s", k->text,
 			   v->type == NODE_SCALAR ? ", not \"" : "",
 			   v->type == NODE_SCALAR ? v->text : "",
-			   v->type == NODE_SCALAR ? "\"" : "");
+			   v->type != NODE_SCALAR ? ""
+			   : v->plain             ? "\""
+						  : "\" in quotes");
 }
 
 static const char *word_at(const void *table, size_t i)

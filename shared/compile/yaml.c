@@ -63,7 +63,8 @@ static size_t utf8_len(const unsigned char *s, size_t n)
 	return overlong || beyond ? 0 : len;
 }
 
-static bool bad_octet(struct parse *p, const char *text, size_t at)
+/* len: of the well-formed character that stands there, 0: none does. */
+static bool bad_octet(struct parse *p, const char *text, size_t at, size_t len)
 {
 	struct pos pos = { p->file, 1, 1 };
 	for (size_t i = 0; i < at; i++) {
@@ -79,10 +80,14 @@ static bool bad_octet(struct parse *p, const char *text, size_t at)
 	if (at == 0 && (c == 0xff || c == 0xfe))
 		diag_error(p->d, pos, "yaml-encoding",
 			   "the file is not UTF-8 (it looks like UTF-16)");
-	else if (c == 0xc2 || c == 0xe2 || c == 0xef)
+	else if (len == 2)
+		diag_error(p->d, pos, "yaml-encoding", "control character U+00%02X",
+			   (unsigned char)text[at + 1]);
+	else if (len)
 		diag_error(p->d, pos, "yaml-encoding",
-			   "not valid UTF-8, or a control character, line separator or byte order "
-			   "mark");
+			   c == 0xef ? "a byte order mark inside the text (U+FEFF)"
+				     : "a line separator that YAML parsers disagree about "
+				       "(U+2028, U+2029)");
 	else if (c >= 0x80)
 		diag_error(p->d, pos, "yaml-encoding", "octet 0x%02x: not valid UTF-8", c);
 	else if (c == '\r')
@@ -115,7 +120,7 @@ static bool check_text(struct parse *p, const char *text, size_t n)
 		}
 		size_t len = s[i] < 0x80 ? 0 : utf8_len(s + i, n - i);
 		if (len == 0 || is_odd_space(s + i, len))
-			return bad_octet(p, text, i);
+			return bad_octet(p, text, i, len);
 		i += len;
 	}
 	return true;
