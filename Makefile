@@ -21,8 +21,9 @@ DEPFLAGS = -MMD -MP
 
 # ---- what there is -------------------------------------------------------------------------------
 BASE_SRC := shared/base/name.c shared/base/addr.c
-POLICY_SRC := shared/policy/policy.c shared/policy/check.c shared/policy/slot.c shared/policy/verdict.c
-LIVE_SRC := shared/live/decide.c shared/live/audit.c shared/live/locals.c
+POLICY_SRC := shared/policy/policy.c shared/policy/check.c shared/policy/slot.c shared/policy/verdict.c \
+	shared/policy/overlay.c
+LIVE_SRC := shared/live/decide.c shared/live/audit.c shared/live/locals.c shared/live/bind.c
 COMPILE_SRC := $(addprefix shared/compile/,arena.c diag.c yaml.c keys.c values.c names.c entries.c list.c \
 	files.c presets.c profiles.c sources.c extras.c model.c lint.c ruleid.c file.c \
 	pool.c layout.c flatten.c place.c write.c out.c terms.c walk.c dump.c diff.c sign.c \
@@ -87,6 +88,20 @@ install: all
 	install -m 644 docs/man/*.8 $(D)/share/man/man8
 	cp -R --no-preserve=ownership conf README.md CHANGELOG.md docs/operating.md docs/security.md \
 		docs/audit.md $(D)/share/doc/cx
+
+# For tests of bindings: it kills itself where CX_FAULT says.
+FAULTY_OBJ := $(patsubst %.c,$(BUILD)/obj/faulty/%.o,shared/tools/binding.c shared/live/bindwrite.c)
+$(BUILD)/obj/faulty/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -DCX_TEST_FAULTS $(DEPFLAGS) -c -o $@ $<
+
+$(BUILD)/faulty/cxctl: $(FAULTY_OBJ) $(filter-out %/binding.o %/bindwrite.o,$(call obj,$(CXCTL_SRC))) $(CORE_OBJ)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ $(POLICY_LIBS) -ljson-c
+
+.PHONY: integration-bind
+integration-bind: $(BUILD)/cxctl $(BUILD)/faulty/cxctl $(BUILD)/cx-policyc
+	tests/integration/bind/run.py --build $(BUILD)
 
 # ---- unit tests ----------------------------------------------------------------------------------
 # tests/unit/test_NAME.c is one program; it takes what it needs of the objects of UNIT_LIB_SRC.
@@ -183,7 +198,7 @@ lint: $(BUILD)/cx_unbound.so $(BUILD)/cx-policyc
 	@tests/lint/run.sh $(BUILD)
 
 CHECK_STAGES := deps lint all unit golden policyc-test verdict mutate oracle oracle-mutate determinism fuzz \
-	integration-unbound integration-spoa integration-haproxy e2e asan tsan
+	integration-bind integration-unbound integration-spoa integration-haproxy e2e asan tsan
 check:
 	@tests/check.sh $(BUILD) $(CHECK_STAGES)
 
