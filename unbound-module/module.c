@@ -474,9 +474,7 @@ static bool note_passed(struct module_qstate *q, int id, const struct hearing *h
 	n = regional_alloc_zero(q->region, sizeof(*n));
 	if (!n)
 		return false;
-	*n = (struct note){
-		.passed = true, .generation = h->d.generation, .src = h->q.src
-	};
+	*n = (struct note){ .passed = true, .generation = h->d.generation, .src = h->q.src };
 	q->minfo[id] = n;
 	return true;
 }

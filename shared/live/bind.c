@@ -185,7 +185,8 @@ static bool refuse(char *why, const char *what)
 static bool trusted(const struct stat *st, char *why)
 {
 	if (st->st_uid != 0 && st->st_uid != geteuid())
-		return refuse(why, "it, or its directory, belongs neither to root nor to this user");
+		return refuse(why,
+			      "it, or its directory, belongs neither to root nor to this user");
 	if (st->st_mode & (S_IWGRP | S_IWOTH))
 		return refuse(why, "it, or its directory, is writable by others");
 	return true;
@@ -221,8 +222,7 @@ int bind_open_file(const char *dir, int flags, dev_t *dev, ino_t *ino, char *why
 	int fd = -1;
 	errno = EINVAL;
 	if (trusted(&st, why)) {
-		fd = openat(d, BIND_FILE,
-			    flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+		fd = openat(d, BIND_FILE, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
 		if (fd < 0)
 			refuse(why, strerror(errno));
 	}
@@ -240,8 +240,8 @@ int bind_open_file(const char *dir, int flags, dev_t *dev, ino_t *ino, char *why
 bool bind_image_ok(const struct bind_image *m, char *why)
 {
 	char id[BIND_BOOT_ID_SIZE];
-	if (memcmp(m->h.magic, BIND_MAGIC, sizeof(m->h.magic)) != 0 ||
-	    m->h.format != BIND_FORMAT || m->h.rows != BIND_ROWS || m->h.slots != BIND_SLOTS ||
+	if (memcmp(m->h.magic, BIND_MAGIC, sizeof(m->h.magic)) != 0 || m->h.format != BIND_FORMAT ||
+	    m->h.rows != BIND_ROWS || m->h.slots != BIND_SLOTS ||
 	    m->h.row_size != sizeof(struct bind_stored))
 		return refuse(why, "it is not a table of this version");
 	if (!bind_boot_id(id) || memcmp(id, m->h.boot_id, sizeof(id)) != 0)

@@ -31,8 +31,8 @@
 
 enum {
 	BIND_ROWS = 65536,
-	BIND_ADDRS = 2,       /* of one task */
-	BIND_TASK_SIZE = 65,  /* with NUL */
+	BIND_ADDRS = 2,      /* of one task */
+	BIND_TASK_SIZE = 65, /* with NUL */
 	BIND_PROFILE_SIZE = 65,
 	BIND_IF_SIZE = 16,
 	BIND_OVERLAY_SIZE = 1824,

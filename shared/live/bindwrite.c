@@ -351,8 +351,8 @@ uint32_t bind_row_overlapping(struct bind_writer *w, const struct prefix *p, str
 	return o.row;
 }
 
-void bind_each(struct bind_writer *w, bool (*each)(void *arg, uint32_t row, const struct bind_row *r),
-	       void *arg)
+void bind_each(struct bind_writer *w,
+	       bool (*each)(void *arg, uint32_t row, const struct bind_row *r), void *arg)
 {
 	struct bind_row r;
 	for (uint32_t i = 0; i < BIND_ROWS; i++) {

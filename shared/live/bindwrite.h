@@ -52,8 +52,8 @@ uint32_t bind_row_of_prefix(struct bind_writer *w, const struct prefix *p, struc
 /* A row that holds one of the prefix's addresses, or an address of it; BIND_NO_ROW. */
 uint32_t bind_row_overlapping(struct bind_writer *w, const struct prefix *p, struct bind_row *out);
 /* Calls back for each row that is not free, until it says false. */
-void bind_each(struct bind_writer *w, bool (*each)(void *arg, uint32_t row, const struct bind_row *r),
-	       void *arg);
+void bind_each(struct bind_writer *w,
+	       bool (*each)(void *arg, uint32_t row, const struct bind_row *r), void *arg);
 /* A number that was never used before on this host. */
 uint64_t bind_next_generation(struct bind_writer *w);
 /* Adds a row; BIND_NO_ROW if the table is full. */

@@ -20,8 +20,9 @@
 #include "shared/policy/slot.h"
 
 enum {
-	TICK_MS = 10,      /* audit rings are drained this often */
-	POLL_TICKS = 10,   /* the policy file, and whether the bindings are still ours, every 100 ms */
+	TICK_MS = 10, /* audit rings are drained this often */
+	POLL_TICKS =
+		10, /* the policy file, and whether the bindings are still ours, every 100 ms */
 	LOCALS_TICKS = 100 /* the gateway's addresses every second */
 };
 

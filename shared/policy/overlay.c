@@ -145,6 +145,6 @@ bool overlay_permits(const struct overlay_entry *e, unsigned protocol, uint16_t 
 	for (unsigned i = 0; i < e->n_ports; i++)
 		if (port >= e->ports[i].lo && port <= e->ports[i].hi)
 			return true;
-	return e->n_ports == 0 && ((protocol == PROTO_HTTPS && port == 443) ||
-				   (protocol == PROTO_HTTP && port == 80));
+	return e->n_ports == 0 &&
+	       ((protocol == PROTO_HTTPS && port == 443) || (protocol == PROTO_HTTP && port == 80));
 }

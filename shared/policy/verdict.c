@@ -41,7 +41,7 @@ struct judge {
 	const struct fmt_profile *profile; /* NULL: the gateway's own look-up, any profile */
 	int64_t now_s;
 	bool lifted; /* private addresses are permitted by what decided */
-	bool bound; /* the profile comes from f->binding */
+	bool bound;  /* the profile comes from f->binding */
 	struct verdict *out;
 };
 
