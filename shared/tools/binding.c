@@ -86,7 +86,8 @@ static bool set_text(char *to, size_t size, const char *text, const char *what, 
 		return refuse(why, "%s has 1 to %zu characters", what, size - 1);
 	for (size_t i = 0; i < n; i++) {
 		unsigned char c = (unsigned char)text[i];
-		bool word = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+		bool word =
+			(c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
 		if (!word && !strchr(chars, c))
 			return refuse(why, "%s consists of letters, digits and %s", what, chars);
 	}
@@ -119,8 +120,11 @@ bool binding_set_addrs(struct binding_order *o, const char *text, char why[BINDI
 		if (o->n_addrs == BIND_ADDRS || prefix_from_text(&p, s, n) != PREFIX_OK)
 			return refuse(why, "not ADDR[,ADDR6/LEN]: %.100s", text);
 		if (prefix_is_v4(&p) ? p.len != 128 : p.len < 48)
-			return refuse(why, "a task has one IPv4 address, or an IPv6 prefix of /48 to /128");
-		if (o->n_addrs && (prefix_contains(&o->addrs[0], &p.a) || prefix_contains(&p, &o->addrs[0].a)))
+			return refuse(
+				why,
+				"a task has one IPv4 address, or an IPv6 prefix of /48 to /128");
+		if (o->n_addrs &&
+		    (prefix_contains(&o->addrs[0], &p.a) || prefix_contains(&p, &o->addrs[0].a)))
 			return refuse(why, "the two addresses overlap");
 		o->addrs[o->n_addrs++] = p;
 		s += n + (s[n] == ',');
@@ -156,7 +160,8 @@ static enum binding_code take_policy(struct binding_host *h, struct binding_resu
 	if (stat(h->policy_path, &st) != 0)
 		return FAIL(r, BINDING_SYSTEM, "%s: %s", h->policy_path, strerror(errno));
 	if (h->policy && st.st_ino == h->policy_at.st_ino && st.st_dev == h->policy_at.st_dev &&
-	    st.st_size == h->policy_at.st_size && st.st_ctim.tv_sec == h->policy_at.st_ctim.tv_sec &&
+	    st.st_size == h->policy_at.st_size &&
+	    st.st_ctim.tv_sec == h->policy_at.st_ctim.tv_sec &&
 	    st.st_ctim.tv_nsec == h->policy_at.st_ctim.tv_nsec)
 		return BINDING_OK;
 	struct policy *p = NULL;
@@ -179,12 +184,15 @@ static enum binding_code check_place(const struct policy *p, const struct bind_r
 		for (unsigned b = row->addrs[i].len; b < 128; b++)
 			last.b[b / 8] |= (uint8_t)(0x80 >> (b % 8));
 		prefix_to_text(&row->addrs[i], text);
-		struct source first = policy_source(p, &row->addrs[i].a), end = policy_source(p, &last);
+		struct source first = policy_source(p, &row->addrs[i].a),
+			      end = policy_source(p, &last);
 		if (first.kind != SOURCE_BIND || end.kind != SOURCE_BIND)
-			return FAIL(r, BINDING_REFUSED, "%s is in no source that `bind` opens", text);
-		if (!policy_may_bind(p, first.index, profile) || !policy_may_bind(p, end.index, profile))
-			return FAIL(r, BINDING_REFUSED, "%s may not be bound to the profile %s", text,
-				    row->profile);
+			return FAIL(r, BINDING_REFUSED, "%s is in no source that `bind` opens",
+				    text);
+		if (!policy_may_bind(p, first.index, profile) ||
+		    !policy_may_bind(p, end.index, profile))
+			return FAIL(r, BINDING_REFUSED, "%s may not be bound to the profile %s",
+				    text, row->profile);
 	}
 	return BINDING_OK;
 }
@@ -219,12 +227,14 @@ static enum binding_code check_additions(const struct policy *p, const struct bi
 		name_to_text(&e.name, text);
 		const char *star = e.flags & OVERLAY_BELOW ? "*." : "";
 		if (++n > most)
-			return FAIL(r, BINDING_REFUSED, "the profile %s lets a task add %u entries", row->profile,
-				    (unsigned)most);
+			return FAIL(r, BINDING_REFUSED, "the profile %s lets a task add %u entries",
+				    row->profile, (unsigned)most);
 		if (is_denied(p, row, &e, now))
-			return FAIL(r, BINDING_REFUSED, "%s%.180s: the policy denies it", star, text);
+			return FAIL(r, BINDING_REFUSED, "%s%.180s: the policy denies it", star,
+				    text);
 		if (!verdict_may_add(p, profile, &e, &now))
-			return FAIL(r, BINDING_REFUSED, "%s%.120s is not within what the profile %s lets a task add",
+			return FAIL(r, BINDING_REFUSED,
+				    "%s%.120s is not within what the profile %s lets a task add",
 				    star, text, row->profile);
 	}
 	return BINDING_OK;
@@ -247,8 +257,8 @@ static enum binding_code check_policy(struct binding_host *h, struct bind_row *r
 		return rc;
 	uint32_t most = policy_task_limits(h->policy, profile).max_ttl_s;
 	if (has_ttl && (ttl_s == 0 || (most && ttl_s > most)))
-		return FAIL(r, BINDING_REFUSED, "a task of the profile %s lives 1 to %u s", row->profile,
-			    most ? (unsigned)most : (unsigned)UINT32_MAX);
+		return FAIL(r, BINDING_REFUSED, "a task of the profile %s lives 1 to %u s",
+			    row->profile, most ? (unsigned)most : (unsigned)UINT32_MAX);
 	if (!has_ttl)
 		ttl_s = most;
 	row->deadline_ns = ttl_s ? binding_now_ns() + ttl_s * 1000000000 : 0;
@@ -276,8 +286,9 @@ static enum binding_code add_elements(struct binding_host *h, const struct bind_
 	for (unsigned i = 0; !h->no_nft && i < row->n_addrs; i++) {
 		int rc = netlink_add_bound(h->nl, row->ifname, &row->addrs[i], timeout_ms(row));
 		if (rc == -ENOENT)
-			return FAIL(r, BINDING_SYSTEM, "nftables: no table inet cx with the sets cx_bound4, "
-						       "cx_bound6 and cx_bound6_net");
+			return FAIL(r, BINDING_SYSTEM,
+				    "nftables: no table inet cx with the sets cx_bound4, "
+				    "cx_bound6 and cx_bound6_net");
 		if (rc < 0)
 			return FAIL(r, BINDING_SYSTEM, "nftables: %s", strerror(-rc));
 		bind_fault("element-added");
@@ -337,7 +348,8 @@ static enum binding_code clean(struct binding_host *h, const struct bind_row *ro
 			return BINDING_OK;
 		seen_empty = left == 0;
 		if (binding_now_ns() >= end && !seen_empty)
-			return FAIL(r, BINDING_SYSTEM, "after %llu ms there are still connections of the address",
+			return FAIL(r, BINDING_SYSTEM,
+				    "after %llu ms there are still connections of the address",
 				    (unsigned long long)wait_ms);
 		nanosleep(&moment, NULL);
 	}
@@ -468,7 +480,8 @@ static enum binding_code clear_way(struct binding_host *h, const struct binding_
 		}
 	}
 	if (strcmp(row->task, o->task) == 0)
-		return FAIL(r, BINDING_TAKEN, "the task %s is bound otherwise (rebind or unbind it)", o->task);
+		return FAIL(r, BINDING_TAKEN,
+			    "the task %s is bound otherwise (rebind or unbind it)", o->task);
 	return FAIL(r, BINDING_TAKEN, "the address is bound to the task %s", row->task);
 }
 
@@ -486,7 +499,8 @@ static enum binding_code publish(struct binding_host *h, const struct binding_or
 	else if ((row->generation = bind_next_generation(h->w)) == 0)
 		rc = FAIL(r, BINDING_SYSTEM, "cannot write down the generation");
 	else if ((*at = bind_add(h->w, row)) == BIND_NO_ROW)
-		rc = FAIL(r, BINDING_SYSTEM, "the table is full: %d addresses are bound", BIND_ROWS);
+		rc = FAIL(r, BINDING_SYSTEM, "the table is full: %d addresses are bound",
+			  BIND_ROWS);
 	bind_unlock_table(h->w);
 	return rc;
 }
@@ -558,7 +572,8 @@ static enum binding_code rebind_locked(struct binding_host *h, const struct bind
 {
 	uint64_t deadline = row->deadline_ns;
 	if (row->state != BIND_BOUND || is_expired(row))
-		return FAIL(r, BINDING_REFUSED, "the task %s has expired, or is being unbound", o->task);
+		return FAIL(r, BINDING_REFUSED, "the task %s has expired, or is being unbound",
+			    o->task);
 	if (*o->profile)
 		memcpy(row->profile, o->profile, sizeof(row->profile));
 	if (o->has_overlay) {
@@ -584,8 +599,9 @@ static enum binding_code rebind_locked(struct binding_host *h, const struct bind
 	bind_fault("row-updated");
 	rc = add_elements(h, row, r);
 	if (rc == BINDING_OK && o->cut)
-		rc = clean_once(h, row, r) < 0 ? FAIL(r, BINDING_SYSTEM, "the kernel did not end the sockets")
-					       : BINDING_OK;
+		rc = clean_once(h, row, r) < 0
+			     ? FAIL(r, BINDING_SYSTEM, "the kernel did not end the sockets")
+			     : BINDING_OK;
 	return rc;
 }
 
