@@ -107,8 +107,8 @@ integration-bind: $(BUILD)/cxctl $(BUILD)/faulty/cxctl $(BUILD)/cx-policyc
 # ---- unit tests ----------------------------------------------------------------------------------
 # tests/unit/test_NAME.c is one program; it takes what it needs of the objects of UNIT_LIB_SRC.
 UNIT_TESTS := bytes name addr audit badpolicy texts slot verdict decide \
-	spop hello hello_openssl authority session answer resolve
-UNIT_LIB_SRC := $(BASE_SRC) $(POLICY_SRC) $(LIVE_SRC) $(SPOA_LIB_SRC)
+	spop hello hello_openssl authority session answer resolve bind overlay
+UNIT_LIB_SRC := $(BASE_SRC) $(POLICY_SRC) $(LIVE_SRC) $(SPOA_LIB_SRC) shared/live/bindwrite.c
 UNIT_LIBS := -lcmocka $(POLICY_LIBS) -pthread
 $(BUILD)/unit/test_hello_openssl: UNIT_LIBS += -lssl
 $(BUILD)/unit/test_resolve: UNIT_LIBS += -lev
@@ -128,7 +128,7 @@ $(BUILD)/unit/policy-%.bin: tests/unit/policy-%.yaml $(BUILD)/cx-policyc
 	$(BUILD)/cx-policyc $< -o $@ --now 2026-11-21 --allow-unenforced
 
 .PHONY: unit
-unit: $(UNIT_BIN) $(BUILD)/unit/policy-a.bin $(BUILD)/unit/policy-b.bin
+unit: $(UNIT_BIN) $(BUILD)/unit/policy-a.bin $(BUILD)/unit/policy-b.bin $(BUILD)/unit/policy-c.bin
 	@CX_BUILD=$(BUILD) tests/unit/run.sh $(UNIT_BIN)
 
 # ---- verdict cases -------------------------------------------------------------------------------
