@@ -963,7 +963,8 @@ static void mark_presets_within(struct build *b, const struct draft *d)
 
 static void add_within(struct build *b, struct draft *d, uint32_t layer)
 {
-	uint32_t *v = arena_array(b->a, d->within->n + (size_t)2, sizeof(*v)), n = d->p.n_tasks_layers;
+	uint32_t *v = arena_array(b->a, d->within->n + (size_t)2, sizeof(*v)),
+		 n = d->p.n_tasks_layers;
 	if (n)
 		memcpy(v, d->p.tasks_layers, n * sizeof(*v));
 	for (uint32_t i = 0; i < n; i++)

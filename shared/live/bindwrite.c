@@ -223,14 +223,12 @@ static uint32_t free_row(const struct bind_image *m)
 /* A change that takes several stores: if it is not ended, the next writer repairs. */
 static void begin(struct bind_image *m)
 {
-	m->h.dirty = 1;
-	atomic_thread_fence(memory_order_seq_cst);
+	atomic_store(&m->h.dirty, 1);
 }
 
 static void end(struct bind_image *m)
 {
-	atomic_thread_fence(memory_order_seq_cst);
-	m->h.dirty = 0;
+	atomic_store(&m->h.dirty, 0);
 }
 
 uint32_t bind_add(struct bind_writer *w, const struct bind_row *r)

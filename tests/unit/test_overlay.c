@@ -247,26 +247,15 @@ static void additions_stay_within_the_ceiling(void **state)
 
 static void ports_and_protocols_stay_within_too(void **state)
 {
-	struct overlay o = { .w = { 0 } }, http = { .w = { 0 } }, more = { .w = { 0 } };
-	add(&o, "a.ports.example.org:8443/https", false);
-	assert_int_equal(reason(LAYER_TLS, "a.ports.example.org", 8443, &o), REASON_ALLOWED);
-	assert_int_equal(reason(LAYER_TLS, "a.ports.example.org", 443, &o), REASON_NOT_LISTED);
-	add(&http, "a.ports.example.org", false); /* http too: that is more than the ceiling */
-	assert_int_equal(reason(LAYER_TLS, "a.ports.example.org", 443, &http), REASON_NOT_LISTED);
-	add(&more, "a.ports.example.org:443-8443/https", false);
-	assert_int_equal(reason(LAYER_TLS, "a.ports.example.org", 443, &more), REASON_NOT_LISTED);
-	/* what to read first on a port that only the binding opens */
-	const struct binding b = {
-		.generation = 5, .profile = "ci", .overlay = o.b, .overlay_len = o.w.len
-	};
-	struct facts f = { .now = now, .binding = &b };
-	struct question q = question_about(LAYER_TCP, "10.9.0.1", NULL, 8443);
-	struct verdict v;
-	q.has_dst = true;
-	q.dst = addr_of("203.0.113.9");
-	verdict(p, &q, &f, &v);
-	assert_int_equal(v.action, ACTION_NEXT);
-	assert_int_equal(v.next, NEXT_TLS);
+	struct overlay o = { .w = { 0 } };
+	add(&o, "a.ports.example.org:443/https", false);
+	add(&o, "b.ports.example.org:8443/https", false);
+	add(&o, "c.ports.example.org:443-444/https", false);
+	assert_int_equal(reason(LAYER_TLS, "a.ports.example.org", 443, &o), REASON_ALLOWED);
+	assert_int_equal(reason(LAYER_HTTP, "a.ports.example.org", 80, &o), REASON_NOT_LISTED);
+	assert_int_equal(reason(LAYER_TLS, "b.ports.example.org", 8443, &o), REASON_NOT_LISTED);
+	assert_int_equal(reason(LAYER_TLS, "c.ports.example.org", 443, &o), REASON_NOT_LISTED);
+	assert_int_equal(reason(LAYER_DNS, "c.ports.example.org", 0, &o), REASON_NOT_LISTED);
 }
 
 static void neither_deny_nor_never_is_lifted(void **state)

@@ -293,7 +293,7 @@ def thousands_of_connections(b, c):
     server.listen(4096)
     clients, peers = [], []
     for _ in range(n):
-        s = b.socket("vm") if not clients else socket_like(b, clients)
+        s = b.socket("vm")
         s.connect(server.getsockname())
         clients.append(s)
         peers.append(server.accept()[0])
@@ -304,10 +304,6 @@ def thousands_of_connections(b, c):
     print(f"     {n} connections in {took * 1000:.0f} ms")
     for s in clients + peers + [server]:
         s.close()
-
-
-def socket_like(b, _):
-    return b.socket("vm")
 
 
 def killed_anywhere(b, c):
@@ -408,7 +404,7 @@ def batch(b, c):
     process = subprocess.Popen(b.words("bind", "--batch"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     answers = []
     for i in range(20):
-        process.stdin.write(json.dumps({"op": "bind", "address": f"10.9.3.{i}", "if": "cxt", "task": f"b{i}",
+        process.stdin.write(json.dumps({"op": "bind", "address": f"10.9.3.{i}", "if": f"cxt{i}", "task": f"b{i}",
                                         "profile": "ci"}) + "\n")
         process.stdin.flush()
         answers.append(json.loads(process.stdout.readline()))
