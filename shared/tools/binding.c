@@ -308,51 +308,71 @@ static enum binding_code delete_elements(struct binding_host *h, const struct bi
 	return BINDING_OK;
 }
 
-/* One round over all addresses; *left: how much there was. */
-static int clean_once(struct binding_host *h, const struct bind_row *row, struct binding_result *r)
+static int destroy_sockets(struct binding_host *h, const struct bind_row *row,
+			   struct binding_result *r)
 {
-	int left = 0;
+	int all = 0;
 	for (unsigned i = 0; i < row->n_addrs; i++) {
 		int k = netlink_destroy_sockets(h->nl, &row->addrs[i]);
 		if (k < 0)
 			return k;
-		r->sockets += (unsigned)k;
-		left += k;
+		all += k;
 		bind_fault("sockets-destroyed");
-		k = netlink_forget_connections(h->nl, &row->addrs[i]);
-		if (k < 0)
-			return k;
-		r->flows += (unsigned)k;
-		left += k;
-		bind_fault("flows-forgotten");
 	}
-	return left;
+	r->sockets += (unsigned)all;
+	return all;
 }
 
-/*
- * Until nothing is left. `settled`: nothing new can come, but what was on its way when the element was
- * deleted: looked at twice, a moment apart.
- */
-static enum binding_code clean(struct binding_host *h, const struct bind_row *row, bool settle,
-			       uint64_t wait_ms, struct binding_result *r)
+static int forget_flows(struct binding_host *h, const struct bind_row *row,
+			struct binding_result *r)
+{
+	int all = 0;
+	for (unsigned i = 0; i < row->n_addrs; i++) {
+		int k = netlink_forget_connections(h->nl, &row->addrs[i]);
+		if (k < 0)
+			return k;
+		all += k;
+		bind_fault("flows-forgotten");
+	}
+	r->flows += (unsigned)all;
+	return all;
+}
+
+/* What ends something of the addresses' and says how much there was. */
+typedef int end_fn(struct binding_host *h, const struct bind_row *row, struct binding_result *r);
+
+/* Until nothing is left, seen `looks` times in a row, a moment apart. */
+static enum binding_code repeat(struct binding_host *h, const struct bind_row *row, end_fn *end_all,
+				unsigned looks, uint64_t wait_ms, struct binding_result *r)
 {
 	const struct timespec moment = { .tv_nsec = 1000000 };
 	uint64_t end = binding_now_ns() + wait_ms * 1000000;
-	bool seen_empty = !settle;
-	for (;;) {
-		int left = clean_once(h, row, r);
+	for (unsigned empty = 0;;) {
+		int left = end_all(h, row, r);
 		if (left < 0)
-			return FAIL(r, BINDING_SYSTEM, "the kernel did not end the sockets: %s",
+			return FAIL(r, BINDING_SYSTEM, "the kernel did not end the connections: %s",
 				    strerror(-left));
-		if (left == 0 && seen_empty)
+		empty = left ? 0 : empty + 1;
+		if (empty >= looks)
 			return BINDING_OK;
-		seen_empty = left == 0;
-		if (binding_now_ns() >= end && !seen_empty)
+		if (left && binding_now_ns() >= end)
 			return FAIL(r, BINDING_SYSTEM,
 				    "after %llu ms there are still connections of the address",
 				    (unsigned long long)wait_ms);
-		nanosleep(&moment, NULL);
+		if (!left)
+			nanosleep(&moment, NULL);
 	}
+}
+
+/*
+ * Sockets first, and twice: a packet that had passed the set before its element was deleted may still
+ * have been on its way to a listener. No flow can be new by then.
+ */
+static enum binding_code clean(struct binding_host *h, const struct bind_row *row, uint64_t wait_ms,
+			       struct binding_result *r)
+{
+	enum binding_code rc = repeat(h, row, destroy_sockets, 2, wait_ms, r);
+	return rc == BINDING_OK ? repeat(h, row, forget_flows, 1, wait_ms, r) : rc;
 }
 
 static enum binding_code locks_failed(struct binding_result *r)
@@ -398,7 +418,7 @@ static enum binding_code leave(struct binding_host *h, uint32_t at, struct bind_
 	bind_update(h->w, at, row);
 	bind_unlock_table(h->w);
 	bind_fault("generation-retired");
-	rc = clean(h, row, true, wait_ms, r);
+	rc = clean(h, row, wait_ms, r);
 	if (rc != BINDING_OK)
 		return rc;
 	if (!bind_lock_table(h->w))
@@ -519,7 +539,7 @@ static enum binding_code bind_locked(struct binding_host *h, const struct bindin
 				     struct bind_row *row, struct binding_result *r)
 {
 	uint32_t at = BIND_NO_ROW;
-	enum binding_code rc = clean(h, row, false, o->wait_ms, r);
+	enum binding_code rc = repeat(h, row, destroy_sockets, 1, o->wait_ms, r);
 	if (rc != BINDING_OK)
 		return rc;
 	rc = publish(h, o, row, &at, r);
@@ -599,9 +619,7 @@ static enum binding_code rebind_locked(struct binding_host *h, const struct bind
 	bind_fault("row-updated");
 	rc = add_elements(h, row, r);
 	if (rc == BINDING_OK && o->cut)
-		rc = clean_once(h, row, r) < 0
-			     ? FAIL(r, BINDING_SYSTEM, "the kernel did not end the sockets")
-			     : BINDING_OK;
+		rc = repeat(h, row, destroy_sockets, 1, o->wait_ms, r);
 	return rc;
 }
 

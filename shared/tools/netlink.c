@@ -248,13 +248,13 @@ static void put_condition(struct request *r, const struct prefix *p)
 	put_attr(r, INET_DIAG_REQ_BYTECODE, &c, size);
 }
 
-static int dump_sockets(struct netlink *n, uint8_t family, struct victims *o)
+/* The older form of the question answers for both families in one pass over the kernel's table. */
+static int dump_sockets(struct netlink *n, struct victims *o)
 {
-	const struct inet_diag_req_v2 q = { .sdiag_family = family,
-					    .sdiag_protocol = IPPROTO_TCP,
-					    .idiag_states = ~(1u << TCP_LISTEN_STATE) };
+	const struct inet_diag_req q = { .idiag_family = AF_INET,
+					 .idiag_states = ~(1u << TCP_LISTEN_STATE) };
 	struct request r = { .len = 0 };
-	begin(&r, n, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP);
+	begin(&r, n, TCPDIAG_GETSOCK, NLM_F_REQUEST | NLM_F_DUMP);
 	put(&r, &q, sizeof(q));
 	put_condition(&r, o->p);
 	end(&r);
@@ -283,11 +283,9 @@ int netlink_destroy_sockets(struct netlink *n, const struct prefix *p)
 {
 	struct victims o = { .p = p };
 	int rc = open_socket(&n->diag, NETLINK_SOCK_DIAG), count = 0;
-	if (rc == 0 && prefix_is_v4(p))
-		rc = dump_sockets(n, AF_INET, &o);
-	/* IPv4 clients of IPv6 sockets stand there too, as mapped addresses */
+	/* IPv4 clients of IPv6 sockets are among them, as mapped addresses */
 	if (rc == 0)
-		rc = dump_sockets(n, AF_INET6, &o);
+		rc = dump_sockets(n, &o);
 	for (size_t i = 0; rc >= 0 && i < o.n; i++) {
 		rc = destroy(n, &o.v[i]);
 		count += rc > 0;
