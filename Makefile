@@ -332,7 +332,7 @@ demo:
 		{ tail -n 30 $(BUILD)/demo.log; exit 1; }
 	@tests/e2e/demo
 e2e: all
-	@tests/e2e/run
+	@rc=0; tests/e2e/run || rc=1; tests/e2e/bindings || rc=1; exit $$rc
 # HAProxy of Debian 12, and of Debian 13 in a root under build/roots/.
 integration-haproxy:
 	@tests/integration/haproxy/run

@@ -704,11 +704,11 @@ static const struct {
 	const char *what;
 	bool (*ok)(const struct check *c);
 } stages[] = {
-	{ "ports", ports_ok },       { "http rules", http_ok },    { "rules", rules_ok },
-	{ "layers", layers_ok },     { "rule sets", sets_ok },     { "query types", qtypes_ok },
-	{ "profiles", profiles_ok }, { "tasks", tasks_ok },        { "bind sets", bindsets_ok },
-	{ "IPv4 sources", src4_ok }, { "IPv6 sources", src6_ok },  { "prefixes", cidrs_ok },
-	{ "names", names_ok },       { "provenance", info_ok }, { "texts", texts_ok },
+	{ "ports", ports_ok },       { "http rules", http_ok },   { "rules", rules_ok },
+	{ "layers", layers_ok },     { "rule sets", sets_ok },    { "query types", qtypes_ok },
+	{ "profiles", profiles_ok }, { "tasks", tasks_ok },       { "bind sets", bindsets_ok },
+	{ "IPv4 sources", src4_ok }, { "IPv6 sources", src6_ok }, { "prefixes", cidrs_ok },
+	{ "names", names_ok },       { "provenance", info_ok },   { "texts", texts_ok },
 };
 
 static uint64_t *bitmap(uint64_t bits)

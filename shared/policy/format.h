@@ -97,9 +97,9 @@ enum fmt_section_id {
 	SEC_OWNED,   /* struct fmt_prefix[]: `sources` prefixes, disjoint, IPv6 first, by address */
 	SEC_STRINGS, /* NUL-terminated, offset 0 is "": profile and layer names */
 	SEC_TERMS,   /* struct fmt_text[], sorted by (kind, index), or absent: see below */
-	SEC_TERM_STRINGS,   /* NUL-terminated, offset 0 is ""; there if SEC_TERMS is */
-	SEC_TASKS,   /* struct fmt_task[], sorted by profile, or absent: what bindings may add */
-	SEC_WITHIN,  /* u32[]: the layers that fmt_task refers to; absent with SEC_TASKS */
+	SEC_TERM_STRINGS, /* NUL-terminated, offset 0 is ""; there if SEC_TERMS is */
+	SEC_TASKS,  /* struct fmt_task[], sorted by profile, or absent: what bindings may add */
+	SEC_WITHIN, /* u32[]: the layers that fmt_task refers to; absent with SEC_TASKS */
 	SEC_RULE_INFO = 32, /* struct fmt_rule_info[], parallel to RULES: provenance */
 	SEC_NAME_INFO,      /* struct fmt_name_info[], sorted by (rec, rule): lines of lists */
 	SEC_INFO_STRINGS, /* NUL-terminated, offset 0 is "": files, patterns, owners, reasons ... */

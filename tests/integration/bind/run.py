@@ -144,7 +144,8 @@ class Bench:
     def sockets(self):
         """TCP connections of the gateway with the guest, whatever their state."""
         out = self.at("gw", "ss", "-Htan").stdout.splitlines()
-        return [line for line in out if f"{ADDR}:" in line.split()[4] or "fd00:9:5::2" in line.split()[4]]
+        peers = [(line.split()[4].rsplit(":", 1)[0].strip("[]").removeprefix("::ffff:"), line) for line in out]
+        return [line for peer, line in peers if peer in (ADDR, "fd00:9:5::2")]
 
     def flows(self):
         path = pathlib.Path("/proc/net/nf_conntrack")
@@ -466,8 +467,56 @@ def another_boot(b, c):
     b.unbind()
 
 
+# The microVM of the shell example: it is reached, and tells what it saw.
+MACHINE = """
+ip link set eth9 netns {vm}
+nsenter --net=/run/netns/{vm} sh -c 'ip addr add 10.9.9.2/30 dev eth9; ip link set eth9 up'
+{ctl} bindings list {flags} >{out}
+exit {code}
+"""
+
+
+def orchestrator_in_shell(b, c):
+    flags = f"-p {b.policy} -r {b.run_dir}"
+    for code in (0, 7):
+        out = b.dir / "machine.out"
+        machine = MACHINE.format(vm=b.ns("vm"), ctl=b.build / "cxctl", flags=flags, out=out, code=code)
+        env = {**os.environ, "CXCTL": str(b.build / "cxctl"), "CXCTL_FLAGS": flags,
+               "CX_TAP_UP": str(ROOT / "conf/nftables/cx-tap-up"),
+               "CX_MAKE_LINK": "ip link add cxtap9 type veth peer name eth9"}
+        done = subprocess.run(b.inside("gw", ROOT / "conf/orchestrator/run-task.sh", "job-9", "ci", "cxtap9", "10.9.9.1/30",
+                                       "10.9.9.2", "sh", "-c", machine), env=env, capture_output=True, text=True, timeout=60)
+        c.check(f"run-task.sh: exit {code} of its microVM", done.returncode == code, done)
+        c.check("run-task.sh: the microVM ran as its task", "task=job-9" in out.read_text() and "if=cxtap9" in out.read_text())
+        c.check("run-task.sh: nothing is left", is_clean(b) and
+                b.at("gw", "ip", "link", "show", "cxtap9", check=False).returncode != 0)
+
+
+def orchestrator_in_python(b, c):
+    sys.path.insert(0, str(ROOT / "conf/orchestrator"))
+    import cx_bindings # pylint: disable=import-outside-toplevel,import-error
+
+    with cx_bindings.Bindings(b.words("bind", "--batch")) as cx:
+        with cx.task("job-1", ADDR, LINK, "ci", add=["x.staging.example.com"], ttl="10m") as first:
+            c.check("cx_bindings: bound", [r["task"] for r in b.rows()] == ["job-1"])
+            try:
+                cx.bind("job-2", ADDR, LINK, "ci")
+                c.check("cx_bindings: a taken address is refused", False)
+            except cx_bindings.Refused as e:
+                c.check("cx_bindings: a taken address is refused", e.code == 4)
+            c.check("cx_bindings: rebind", cx.rebind("job-1", add=[]) == first < cx.rebind("job-1", cut=True))
+            cx.process.kill()
+            cx.process.wait()
+        c.check("cx_bindings: unbound, although the batch died", is_clean(b))
+        with contextlib.suppress(ValueError):
+            with cx.task("job-3", ADDR, LINK, "ci"):
+                raise ValueError
+        c.check("cx_bindings: unbound after a failure", is_clean(b))
+
+
 CASES = {f.__name__: f for f in (statuses, without_the_sets, connections_end, thousands_of_connections,
-                                 killed_anywhere, two_writers, batch, sync, deadlines, another_boot)}
+                                 killed_anywhere, two_writers, batch, sync, deadlines, another_boot,
+                                 orchestrator_in_shell, orchestrator_in_python)}
 
 
 def main():
