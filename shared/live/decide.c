@@ -166,8 +166,17 @@ static struct bind_table *map_bindings(struct decider *d, bool housekeeper)
 	return t;
 }
 
-/* A table that was removed or replaced is no longer asked. */
-static void watch_bindings(struct decider *d)
+/* Does the policy in force need bindings? */
+static bool wants_bindings(struct slot_reader *r)
+{
+	const struct policy *p = slot_borrow(r);
+	bool wants = p && policy_has_bindings(p);
+	slot_release(r);
+	return wants;
+}
+
+/* A table that was removed or replaced is no longer asked; what is wrong is said if it matters. */
+static void watch_bindings(struct decider *d, struct slot_reader *r)
 {
 	struct bind_table *t = atomic_load(&d->bindings);
 	if (t && !bind_is_current(t, d->runtime_dir)) {
@@ -179,7 +188,7 @@ static void watch_bindings(struct decider *d)
 		atomic_store(&d->bindings, NULL);
 		t = NULL;
 	}
-	if (!t || *d->bindings_why)
+	if ((!t || *d->bindings_why) && wants_bindings(r))
 		map_bindings(d, true);
 }
 
@@ -224,8 +233,8 @@ static void *housekeeping(void *arg)
 		nanosleep(&tick, NULL);
 		if (r && (n % POLL_TICKS == 0 || atomic_load(&d->reload)))
 			poll_policy(d, r);
-		if (n % POLL_TICKS == 0 && d->runtime_dir)
-			watch_bindings(d);
+		if (r && n % POLL_TICKS == 0 && d->runtime_dir)
+			watch_bindings(d, r);
 		if (n % LOCALS_TICKS == 0)
 			locals_refresh(d->locals);
 		drain_audit(d);
