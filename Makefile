@@ -21,8 +21,9 @@ DEPFLAGS = -MMD -MP
 
 # ---- what there is -------------------------------------------------------------------------------
 BASE_SRC := shared/base/name.c shared/base/addr.c
-POLICY_SRC := shared/policy/policy.c shared/policy/check.c shared/policy/slot.c shared/policy/verdict.c
-LIVE_SRC := shared/live/decide.c shared/live/audit.c shared/live/locals.c
+POLICY_SRC := shared/policy/policy.c shared/policy/check.c shared/policy/slot.c shared/policy/verdict.c \
+	shared/policy/overlay.c
+LIVE_SRC := shared/live/decide.c shared/live/audit.c shared/live/locals.c shared/live/bind.c
 COMPILE_SRC := $(addprefix shared/compile/,arena.c diag.c yaml.c keys.c values.c names.c entries.c list.c \
 	files.c presets.c profiles.c sources.c extras.c model.c lint.c ruleid.c file.c \
 	pool.c layout.c flatten.c place.c write.c out.c terms.c walk.c dump.c diff.c sign.c \
@@ -31,7 +32,8 @@ PRESETS := $(addprefix shared/compile/presets/,apt.yaml bitbucket.yaml crates.ya
 	default.yaml docker.yaml github.yaml gitlab.yaml go.yaml maven.yaml npm.yaml openai.yaml pypi.yaml \
 	rubygems.yaml)
 POLICYC_SRC := shared/tools/policyc.c
-CXCTL_SRC := shared/tools/cxctl.c shared/tools/target.c
+CXCTL_SRC := shared/tools/cxctl.c shared/tools/target.c shared/tools/bindcmd.c shared/tools/binding.c \
+	shared/tools/netlink.c shared/live/bindwrite.c shared/live/bind.c
 SPOA_LIB_SRC := spoa-agent/spop.c spoa-agent/hello.c spoa-agent/url.c spoa-agent/dns.c \
 	spoa-agent/resolve.c spoa-agent/session.c spoa-agent/answer.c spoa-agent/worker.c spoa-agent/say.c
 SPOA_SRC := $(SPOA_LIB_SRC) spoa-agent/listen.c spoa-agent/server.c spoa-agent/main.c
@@ -88,11 +90,25 @@ install: all
 	cp -R --no-preserve=ownership conf README.md CHANGELOG.md docs/operating.md docs/security.md \
 		docs/audit.md $(D)/share/doc/cx
 
+# For tests of bindings: it kills itself where CX_FAULT says.
+FAULTY_OBJ := $(patsubst %.c,$(BUILD)/obj/faulty/%.o,shared/tools/binding.c shared/live/bindwrite.c)
+$(BUILD)/obj/faulty/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -DCX_TEST_FAULTS $(DEPFLAGS) -c -o $@ $<
+
+$(BUILD)/faulty/cxctl: $(FAULTY_OBJ) $(filter-out %/binding.o %/bindwrite.o,$(call obj,$(CXCTL_SRC))) $(CORE_OBJ)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ $(POLICY_LIBS) -ljson-c
+
+.PHONY: integration-bind
+integration-bind: $(BUILD)/cxctl $(BUILD)/faulty/cxctl $(BUILD)/cx-policyc
+	tests/integration/bind/run.py --build $(BUILD)
+
 # ---- unit tests ----------------------------------------------------------------------------------
 # tests/unit/test_NAME.c is one program; it takes what it needs of the objects of UNIT_LIB_SRC.
 UNIT_TESTS := bytes name addr audit badpolicy texts slot verdict decide \
-	spop hello hello_openssl authority session answer resolve
-UNIT_LIB_SRC := $(BASE_SRC) $(POLICY_SRC) $(LIVE_SRC) $(SPOA_LIB_SRC)
+	spop hello hello_openssl authority session answer resolve bind overlay
+UNIT_LIB_SRC := $(BASE_SRC) $(POLICY_SRC) $(LIVE_SRC) $(SPOA_LIB_SRC) shared/live/bindwrite.c
 UNIT_LIBS := -lcmocka $(POLICY_LIBS) -pthread
 $(BUILD)/unit/test_hello_openssl: UNIT_LIBS += -lssl
 $(BUILD)/unit/test_resolve: UNIT_LIBS += -lev
@@ -112,7 +128,7 @@ $(BUILD)/unit/policy-%.bin: tests/unit/policy-%.yaml $(BUILD)/cx-policyc
 	$(BUILD)/cx-policyc $< -o $@ --now 2026-11-21 --allow-unenforced
 
 .PHONY: unit
-unit: $(UNIT_BIN) $(BUILD)/unit/policy-a.bin $(BUILD)/unit/policy-b.bin
+unit: $(UNIT_BIN) $(BUILD)/unit/policy-a.bin $(BUILD)/unit/policy-b.bin $(BUILD)/unit/policy-c.bin
 	@CX_BUILD=$(BUILD) tests/unit/run.sh $(UNIT_BIN)
 
 # ---- verdict cases -------------------------------------------------------------------------------
@@ -188,7 +204,7 @@ lint: $(BUILD)/cx_unbound.so $(BUILD)/cx-policyc
 	@tests/lint/run.sh $(BUILD)
 
 CHECK_STAGES := deps lint all unit golden policyc-test verdict mutate oracle oracle-mutate determinism fuzz \
-	integration-unbound integration-spoa integration-haproxy e2e asan tsan
+	integration-bind integration-unbound integration-spoa integration-haproxy e2e asan tsan
 check:
 	@tests/check.sh $(BUILD) $(CHECK_STAGES)
 
@@ -226,9 +242,10 @@ $(BUILD)/bench/prefix: $(call obj,tests/bench/prefix.c) $(CORE_OBJ)
 # B3, B4, B12 alone.
 bench-scale: $(BUILD)/bench/load $(BUILD)/bench/prefix $(BUILD)/cx-policyc
 	@tests/bench/scale.py --build $(BUILD) --unbound $(UNBOUND) --sizes $(BENCH_SIZES)
-bench: $(BUILD)/bench/lookup $(BUILD)/bench/load $(BUILD)/bench/prefix $(BUILD)/cx-policyc $(BUILD)/cx_unbound.so $(BUILD)/plain/cx_unbound.so
+bench: $(BUILD)/cxctl $(BUILD)/bench/lookup $(BUILD)/bench/load $(BUILD)/bench/prefix $(BUILD)/cx-policyc $(BUILD)/cx_unbound.so $(BUILD)/plain/cx_unbound.so
 	@tests/bench/run.py --build $(BUILD) --sizes $(BENCH_SIZES)
 	@tests/bench/scale.py --build $(BUILD) --unbound $(UNBOUND) --sizes $(BENCH_SIZES)
+	@tests/bench/bind.py --build $(BUILD)
 	@BUILD=$(BUILD) tests/bench/unbound.py
 
 # ---- fuzzing -------------------------------------------------------------------------------------
@@ -321,7 +338,7 @@ demo:
 		{ tail -n 30 $(BUILD)/demo.log; exit 1; }
 	@tests/e2e/demo
 e2e: all
-	@tests/e2e/run
+	@rc=0; tests/e2e/run || rc=1; tests/e2e/bindings || rc=1; exit $$rc
 # HAProxy of Debian 12, and of Debian 13 in a root under build/roots/.
 integration-haproxy:
 	@tests/integration/haproxy/run

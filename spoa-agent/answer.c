@@ -21,6 +21,7 @@ enum arg {
 	ARG_URL,
 	ARG_HOST,
 	ARG_UPGRADE,
+	ARG_BIND,
 	ARG_ID,
 	ARG_COUNT
 };
@@ -29,7 +30,7 @@ static const char *const arg_names[ARG_COUNT] = {
 	[ARG_SRC] = "src",     [ARG_DST] = "dst",   [ARG_DPORT] = "dport",
 	[ARG_HELLO] = "hello", [ARG_SNI] = "sni",   [ARG_METHOD] = "method",
 	[ARG_URL] = "url",     [ARG_HOST] = "host", [ARG_UPGRADE] = "upgrade",
-	[ARG_ID] = "id",
+	[ARG_BIND] = "bind",   [ARG_ID] = "id",
 };
 
 struct args {
@@ -258,10 +259,21 @@ static const struct message *find_message(struct spop_bytes name)
 	return NULL;
 }
 
+/* The generation that this connection's first verdict was given for. */
+static void read_bind(struct request *r, const struct args *a)
+{
+	if (a->v[ARG_BIND].type == SPOP_NULL)
+		return;
+	r->has_bind = r->q.has_generation = true;
+	if (!spop_as_uint(&a->v[ARG_BIND], INT64_MAX, &r->q.generation))
+		flaw(r, FLAW_INTERNAL);
+}
+
 void request_read(struct request *out, struct reader payload)
 {
 	struct args a = { .seen = 0 };
 	out->q = (struct question){ .layer = LAYER_TCP };
+	out->has_bind = false;
 	out->id = NULL;
 	out->id_len = 0;
 	const struct message *m = find_message(spop_string(&payload));
@@ -272,6 +284,7 @@ void request_read(struct request *out, struct reader payload)
 		flaw(out, FLAW_INTERNAL);
 	if (!m)
 		(void)spop_as_addr(&a.v[ARG_SRC], &out->q.src);
+	read_bind(out, &a);
 	read_id(out, &a);
 }
 
@@ -385,6 +398,9 @@ size_t answer_write(uint8_t *buf, const struct request *r, struct decision *d,
 		spop_set_u32(&w, "retry_after", 1);
 	if (d->v.action != ACTION_DENY)
 		write_route(&w, r, &d->v, to);
+	/* once a connection: later questions bring it back */
+	if (!r->has_bind && d->generation)
+		spop_set_sess_u64(&w, "bind", d->generation);
 	/* Last, so that no earlier variable can be missing where this one is there. */
 	spop_set_string(&w, "verdict", action_text(d->v.action));
 	return w.bad ? 0 : w.len;

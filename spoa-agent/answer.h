@@ -25,6 +25,7 @@ enum {
 struct request {
 	struct question q;
 	struct name name;
+	bool has_bind;  /* the connection carries a generation already */
 	const char *id; /* NULL: none */
 	size_t id_len;
 };

@@ -208,6 +208,7 @@ static int serve(const struct options *o, struct server_options *so)
 		.component = "spoa",
 		.policy_path = o->policy,
 		.audit_path = o->audit[0] ? o->audit : NULL,
+		.runtime_dir = o->runtime,
 		.pubkey_path = o->pubkey,
 		.audience = o->audience,
 		.min_serial = o->min_serial,

@@ -252,6 +252,15 @@ void spop_set_u32(struct writer *w, const char *var, uint32_t v)
 	put_u32(w, v);
 }
 
+void spop_set_sess_u64(struct writer *w, const char *var, uint64_t v)
+{
+	static const uint8_t set_sess[] = { 1, 3, 1 };
+	wr_bytes(w, set_sess, sizeof(set_sess));
+	spop_put_string(w, var);
+	wr_u8(w, SPOP_UINT64);
+	spop_put_varint(w, v);
+}
+
 void spop_set_addr(struct writer *w, const char *var, const struct addr *a)
 {
 	bool v4 = addr_is_v4(a);

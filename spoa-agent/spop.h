@@ -117,6 +117,8 @@ void spop_put_kv_u32(struct writer *w, const char *key, uint32_t v);
 /* Actions of an ACK: set a variable of the transaction. */
 void spop_set_string(struct writer *w, const char *var, const char *s);
 void spop_set_u32(struct writer *w, const char *var, uint32_t v);
+/* The same of the session: it stays for all of the connection. */
+void spop_set_sess_u64(struct writer *w, const char *var, uint64_t v);
 void spop_set_addr(struct writer *w, const char *var, const struct addr *a);
 
 #endif

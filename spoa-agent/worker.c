@@ -165,6 +165,14 @@ static bool has_name(const struct request *req)
 }
 
 /* A name is looked up only after the policy has allowed it. */
+/* The answer that comes later is for this subject, and nobody else who holds the address by then. */
+static const struct request *keep_subject(struct request *req, const struct decision *d)
+{
+	req->q.has_generation = true;
+	req->q.generation = d->generation;
+	return req;
+}
+
 void worker_notify(struct worker *w, struct session *s, const struct spop_frame *f)
 {
 	struct reply to = { .s = s, .stream = f->stream, .frame = f->frame };
@@ -182,7 +190,7 @@ void worker_notify(struct worker *w, struct session *s, const struct spop_frame 
 	decide_judge(w->judge, &req.q, now, &d);
 	if (!named || d.v.action != ACTION_ALLOW)
 		finish(w, &to, &req, &d, req.q.has_dst ? &req.q.dst : NULL, now);
-	else if (!wait_for_addresses(w, &to, &req))
+	else if (!wait_for_addresses(w, &to, keep_subject(&req, &d)))
 		fail(w, &to, &req, &d, now);
 }
 

@@ -113,8 +113,16 @@ static __thread __attribute__((tls_model("initial-exec"))) struct {
 	unsigned generation;
 } here;
 
-/* What q->minfo says of a query that has been judged: passed, or the answer it was given instead. */
-static const char passed;
+/* What q->minfo says of a query that has been judged. */
+struct note {
+	bool passed;
+	struct answer answer; /* else: what it was given instead */
+	/* passed: the subject that it was judged for; generation 0: the address does not change hands */
+	uint64_t generation;
+	struct addr src;
+};
+
+static const struct note passed = { .passed = true };
 
 EXPORT int init(struct module_env *env, int id);
 EXPORT void deinit(struct module_env *env, int id);
@@ -344,14 +352,15 @@ static void fail(struct module_qstate *q, int id)
 
 static void refuse(struct module_qstate *q, int id, const struct hearing *h)
 {
-	struct answer *a = regional_alloc_zero(q->region, sizeof(*a));
+	struct note *n = regional_alloc_zero(q->region, sizeof(*n));
+	struct answer *a = n ? &n->answer : NULL;
 
 	fail(q, id);
 	if (!a)
 		return;
 	*a = answer_for(h->d.v.reason, q->qinfo.qtype, q->qinfo.qclass == LDNS_RR_CLASS_IN,
 			h->d.deny_ttl_s);
-	q->minfo[id] = a;
+	q->minfo[id] = n;
 	if (a->form == ANSWER_SERVFAIL)
 		return; /* on_servfail() adds the reason */
 	add_ede(&q->edns_opts_front_out, a, q->region);
@@ -407,8 +416,10 @@ static int on_servfail(struct query_info *qi, struct module_qstate *q, struct re
 		return 0;
 	if (!q)
 		return rep ? judge_cached(qi, from) : 1;
-	if (q->minfo[id] && q->minfo[id] != &passed)
-		add_ede(out, q->minfo[id], region);
+	const struct note *n = q->minfo[id];
+
+	if (n && !n->passed)
+		add_ede(out, &n->answer, region);
 	return 1;
 }
 
@@ -452,6 +463,39 @@ static void take_own_cache(struct module_qstate *q, struct thread_state *t)
 	q->env = &t->env;
 }
 
+/* Remembers for whom a query goes on. */
+static bool note_passed(struct module_qstate *q, int id, const struct hearing *h)
+{
+	struct note *n;
+
+	q->minfo[id] = (void *)&passed;
+	if (h->d.generation == 0)
+		return true;
+	n = regional_alloc_zero(q->region, sizeof(*n));
+	if (!n)
+		return false;
+	*n = (struct note){ .passed = true, .generation = h->d.generation, .src = h->q.src };
+	q->minfo[id] = n;
+	return true;
+}
+
+/*
+ * A query is done. If the address has been given to another task meanwhile, nobody gets the answer: a
+ * refusal would still be a packet of the old task's to the new one.
+ */
+static void finish(struct module_qstate *q, int id)
+{
+	const struct note *n = q->minfo[id];
+	struct thread_state *t = n && n->generation ? thread_state() : NULL;
+
+	q->ext_state[id] = module_finished;
+	if (!n || n->generation == 0 ||
+	    (t && t->decide && decide_still(t->decide, &n->src, n->generation)))
+		return;
+	fail(q, id);
+	q->is_drop = 1;
+}
+
 /* Judges the one client of a query. True if the query goes on. */
 static bool police(struct module_qstate *q, int id, struct thread_state *t)
 {
@@ -463,8 +507,10 @@ static bool police(struct module_qstate *q, int id, struct thread_state *t)
 	hear(&h, t, &q->qinfo, &r->query_reply);
 	record(&h);
 	if (passes(&h)) {
-		q->minfo[id] = (void *)&passed;
-		return true;
+		if (note_passed(q, id, &h))
+			return true;
+		fail(q, id);
+		return false;
 	}
 	refuse(q, id, &h);
 	return false;
@@ -500,7 +546,7 @@ void operate(struct module_qstate *q, enum module_ev ev, int id, struct outbound
 		begin(q, id);
 		break;
 	case module_event_moddone:
-		q->ext_state[id] = module_finished;
+		finish(q, id);
 		break;
 	default:
 		q->ext_state[id] = module_error;
@@ -853,6 +899,7 @@ static void start_decider(void)
 		.component = "unbound",
 		.policy_path = setting("CX_POLICY", "/var/lib/cx/policy.bin"),
 		.audit_path = setting("CX_AUDIT", "/var/log/cx/audit.jsonl"),
+		.runtime_dir = setting("CX_RUNTIME_DIR", "/run/cx"),
 		.pubkey_path = setting("CX_PUBKEY", NULL),
 		.audience = setting("CX_AUDIENCE", NULL),
 		.features = FEATURES_ENFORCED,

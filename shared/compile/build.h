@@ -38,7 +38,7 @@ struct texts {
 struct draft {
 	struct profile p;
 	unsigned set; /* enum profile_set: what it says itself or inherits */
-	const struct node *extends, *presets;
+	const struct node *extends, *presets, *within;
 	uint32_t *parents; /* drafts, in the order written */
 	uint32_t n_parents;
 	uint32_t *own_presets; /* presets by number of preset_at() */
@@ -103,7 +103,7 @@ struct build {
 
 	bool *preset_used; /* by number of preset_at() */
 	uint32_t *preset_rank;
-	uint32_t n_preset_layers;
+	uint32_t n_preset_layers, n_task_layers;
 	struct terms plain_allow, plain_deny;
 	struct texts require;
 	struct pos root_at; /* of the main document */
@@ -196,6 +196,7 @@ struct place {
 	bool deny;
 	bool never;
 	bool preset;
+	bool ceiling;   /* tasks.within: nothing that a profile sees */
 	bool additions; /* allowlist_additions: may be private */
 };
 
@@ -240,6 +241,8 @@ void read_preset(struct build *b, size_t preset, uint32_t layer);
 /* The number of a preset, or -1 with a message. */
 int find_preset(struct build *b, const struct node *name);
 uint32_t preset_layer(const struct build *b, size_t preset);
+/* The number of a preset, or -1. */
+int preset_index(const char *name);
 
 /* sources.c */
 read_fn read_sources, read_unlisted, read_resolver_clients; /* `to` is not used */

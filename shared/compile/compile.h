@@ -200,8 +200,9 @@ struct profile {
 	uint32_t n_credentials;
 	const char *const *credentials;
 	/* what a binding may add */
-	uint32_t tasks_entries, tasks_max_ttl_s, n_tasks_within;
-	const char *const *tasks_within;
+	uint32_t tasks_entries, tasks_max_ttl_s, n_tasks_within, n_tasks_layers;
+	const char *const *tasks_within; /* as written */
+	const uint32_t *tasks_layers;    /* the same as layers */
 };
 
 /* Whom addresses of a prefix belong to. Longest prefix wins; no prefix stands here twice. */

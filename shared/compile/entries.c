@@ -542,7 +542,7 @@ static bool is_required_there(const struct terms *t, const char *key)
 static void check_required(struct build *b, struct pos at, const struct place *place,
 			   const struct terms *t)
 {
-	if (place->deny || place->preset)
+	if (place->deny || place->preset || place->ceiling)
 		return;
 	for (uint32_t i = 0; i < b->require.n; i++)
 		if (!is_required_there(t, b->require.v[i]))

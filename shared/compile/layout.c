@@ -511,6 +511,40 @@ static void layout_profiles(struct layout *o)
 	}
 }
 
+/* ---- what bindings may add ---- */
+
+static int by_number(const void *a, const void *b)
+{
+	const uint32_t *x = a, *y = b;
+	return *x < *y ? -1 : *x > *y;
+}
+
+static void layout_tasks(struct layout *o)
+{
+	const struct model *m = o->m;
+	struct tables *t = o->t;
+	size_t n = 0;
+	for (uint32_t i = 0; i < m->n_profiles; i++)
+		n += m->profiles[i].n_tasks_layers;
+	t->tasks = arena_array(&t->arena, m->n_profiles, sizeof(*t->tasks));
+	t->within = arena_array(&t->arena, n + 1, sizeof(*t->within));
+	for (uint32_t i = 0; i < m->n_profiles; i++) {
+		const struct profile *p = &m->profiles[i];
+		uint32_t *w = t->within + t->n_within;
+		if (!p->tasks_entries && !p->tasks_max_ttl_s && !p->n_tasks_layers)
+			continue;
+		for (uint32_t k = 0; k < p->n_tasks_layers; k++)
+			w[k] = o->layer_of[p->tasks_layers[k]];
+		qsort(w, p->n_tasks_layers, sizeof(*w), by_number);
+		t->tasks[t->n_tasks++] = (struct fmt_task){ .profile = i,
+							    .entries = p->tasks_entries,
+							    .max_ttl_s = p->tasks_max_ttl_s,
+							    .within = (uint32_t)t->n_within,
+							    .n_within = p->n_tasks_layers };
+		t->n_within += p->n_tasks_layers;
+	}
+}
+
 /* ---- all of it ---- */
 
 static void layout_info(struct layout *o)
@@ -557,6 +591,7 @@ int layout_and_write(const struct model *m, uint64_t required, uint8_t **bytes, 
 	layout_rules(&o);
 	layout_layer_ports(&o);
 	layout_profiles(&o);
+	layout_tasks(&o);
 	tables_sources(&t, m);
 	layout_cidrs(&o);
 	layout_names(&o);

@@ -69,6 +69,10 @@ struct tables {
 	size_t n_cidrs;
 	struct fmt_prefix *owned;
 	size_t n_owned;
+	struct fmt_task *tasks;
+	size_t n_tasks;
+	uint32_t *within;
+	size_t n_within;
 	struct fmt_name_info *name_info;
 	size_t n_name_info;
 	struct fmt_info info;

@@ -47,7 +47,7 @@ static size_t preset_count(void)
 	return n;
 }
 
-static int preset_index(const char *name)
+int preset_index(const char *name)
 {
 	for (size_t i = 0; preset_at(i); i++)
 		if (strcmp(preset_at(i)->name, name) == 0)

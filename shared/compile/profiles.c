@@ -573,27 +573,14 @@ static void read_max_ttl(struct build *b, const struct node *k, const struct nod
 	read_duration(b, v, k->text, 30 * 86400, &((struct draft *)to)->p.tasks_max_ttl_s);
 }
 
-/* Names, wildcards and "preset:NAME". */
+/* Names, wildcards and "preset:NAME"; read_ceiling() reads them once it is known which presets are used. */
 static void read_within(struct build *b, const struct node *k, const struct node *v, void *to)
 {
 	struct draft *d = to;
 	struct texts t = { 0 };
-	struct name name;
-	bool below;
 	read_texts(b, k, v, &t);
-	for (const struct node *item = v->type == NODE_SEQ ? v->first : NULL; item;
-	     item = item->next) {
-		if (item->type != NODE_SCALAR)
-			continue;
-		struct node preset = *item;
-		if (strncmp(item->text, "preset:", 7) == 0) {
-			preset.text += 7;
-			preset.n -= 7;
-			find_preset(b, &preset);
-		} else {
-			parse_name(b, item->pos, item->text, item->n, &name, &below);
-		}
-	}
+	if (v->type == NODE_SEQ)
+		d->within = v;
 	d->p.tasks_within = t.v;
 	d->p.n_tasks_within = t.n;
 }
@@ -998,6 +985,80 @@ static size_t n_presets(void)
 	return n;
 }
 
+/* ---- what bindings may add: layers that no profile sees ---- */
+
+/* Is the item "preset:NAME"? */
+static bool is_preset_item(const struct node *item, struct node *name)
+{
+	if (item->type != NODE_SCALAR || strncmp(item->text, "preset:", 7) != 0)
+		return false;
+	*name = *item;
+	name->text += 7;
+	name->n -= 7;
+	return true;
+}
+
+static void mark_presets_within(struct build *b, const struct draft *d)
+{
+	struct node name;
+	if (!d->within)
+		return;
+	node_for_each(item, d->within)
+	{
+		int i = is_preset_item(item, &name) ? find_preset(b, &name) : -1;
+		if (i >= 0)
+			b->preset_used[i] = true;
+	}
+}
+
+static void add_within(struct build *b, struct draft *d, uint32_t layer)
+{
+	uint32_t *v = arena_array(b->a, d->within->n + (size_t)2, sizeof(*v)),
+		 n = d->p.n_tasks_layers;
+	if (n)
+		memcpy(v, d->p.tasks_layers, n * sizeof(*v));
+	for (uint32_t i = 0; i < n; i++)
+		if (v[i] == layer)
+			return;
+	v[n++] = layer;
+	d->p.tasks_layers = v;
+	d->p.n_tasks_layers = n;
+}
+
+/* The entries of `within` that stand there themselves, as a layer of their own. */
+static void read_ceiling(struct build *b, struct draft *d, uint32_t layer)
+{
+	const struct place at = { .layer = layer, .ceiling = true };
+	node_for_each(item, d->within)
+	{
+		struct node name, one = *item;
+		struct node list = { .pos = item->pos, .type = NODE_SEQ, .n = 1, .first = &one };
+		one.next = NULL;
+		if (item->type != NODE_SCALAR)
+			continue; /* read_within() said so */
+		if (!is_preset_item(item, &name)) {
+			read_entries(b, &list, "within", &at);
+			continue;
+		}
+		int i = preset_index(name.text);
+		if (i >= 0)
+			add_within(b, d, preset_layer(b, (size_t)i));
+	}
+	add_within(b, d, layer);
+}
+
+static uint32_t task_layer(const struct build *b, uint32_t rank)
+{
+	return (uint32_t)b->n_drafts + 1 + b->n_preset_layers + rank;
+}
+
+static void read_ceilings(struct build *b)
+{
+	for (size_t i = 0; i < b->n_drafts; i++)
+		if (b->drafts[i].within)
+			read_ceiling(b, &b->drafts[i], task_layer(b, b->n_task_layers++));
+}
+
 /* Presets that nobody uses leave no trace: a new one in the compiler changes no compiled policy. */
 static void read_used_presets(struct build *b)
 {
@@ -1007,6 +1068,8 @@ static void read_used_presets(struct build *b)
 	for (size_t i = 0; i < b->n_drafts; i++)
 		for (uint32_t j = 0; j < b->drafts[i].n_own_presets; j++)
 			b->preset_used[b->drafts[i].own_presets[j]] = true;
+	for (size_t i = 0; i < b->n_drafts; i++)
+		mark_presets_within(b, &b->drafts[i]);
 	for (size_t i = 0; i < n; i++)
 		if (b->preset_used[i])
 			b->preset_rank[i] = b->n_preset_layers++;
@@ -1041,7 +1104,8 @@ static void finish_profile(struct draft *d)
 /* Layers: never, the profiles by name, the presets by name. */
 static void fill_layers(struct build *b)
 {
-	size_t n = 1 + b->n_drafts + b->n_preset_layers;
+	size_t n = 1 + b->n_drafts + b->n_preset_layers + b->n_task_layers;
+	uint32_t tasks = 0;
 	struct rule_layer *l = arena_array(b->a, n, sizeof(*l));
 	l[NEVER_LAYER] = (struct rule_layer){ LAYER_KIND_NEVER, "never" };
 	for (size_t i = 0; i < b->n_drafts; i++)
@@ -1052,6 +1116,12 @@ static void fill_layers(struct build *b)
 				(struct rule_layer){ LAYER_KIND_PRESET,
 						     arena_printf(b->a, "preset:%s",
 								  preset_at(i)->name) };
+	for (size_t i = 0; i < b->n_drafts; i++)
+		if (b->drafts[i].within)
+			l[task_layer(b, tasks++)] =
+				(struct rule_layer){ LAYER_KIND_TASKS,
+						     arena_printf(b->a, "tasks:%s",
+								  b->drafts[i].p.name) };
 	b->m->layers = l;
 	b->m->n_layers = (uint32_t)n;
 }
@@ -1096,6 +1166,7 @@ void resolve_profiles(struct build *b)
 	}
 	int noted = default_preset(b, dflt);
 	read_used_presets(b);
+	read_ceilings(b);
 	if (noted >= 0)
 		note_default_preset(b, dflt->p.pos, noted);
 	uint32_t *order = arena_array(b->a, b->n_drafts, sizeof(*order));

@@ -60,6 +60,10 @@ static unsigned list_pieces(const struct tables *t, struct piece v[MAX_PIECES])
 		ARRAY(SEC_TERMS, FMT_MEANING, t->terms, t->n_terms);
 		POOL(SEC_TERM_STRINGS, FMT_MEANING, t->term_strings, 1);
 	}
+	if (t->n_tasks) {
+		ARRAY(SEC_TASKS, m, t->tasks, t->n_tasks);
+		ARRAY(SEC_WITHIN, m, t->within, t->n_within);
+	}
 	ARRAY(SEC_RULE_INFO, 0, t->rule_info, t->n_rules);
 	ARRAY(SEC_NAME_INFO, 0, t->name_info, t->n_name_info);
 	POOL(SEC_INFO_STRINGS, 0, t->info_strings, 1);

@@ -30,13 +30,13 @@ enum {
 /* A record in a ring: this, then the texts in this order, then padding to 8. */
 struct record {
 	uint32_t size; /* all of it; 0 marks that the rest of the ring is skipped */
-	uint32_t generation;
+	uint64_t generation;
 	int64_t wall_ns;
 	struct addr src, dst;
 	uint16_t qtype, port;
 	uint8_t layer, action, reason;
 	uint8_t observed : 1, has_dst : 1, has_name : 1;
-	uint8_t profile, rule, owner, origin, revision, policy, method, id; /* lengths */
+	uint8_t task, profile, rule, owner, origin, revision, policy, method, id; /* lengths */
 	uint16_t path;
 	uint16_t name;
 	uint8_t name_labels;
@@ -160,6 +160,7 @@ static uint32_t fill(uint8_t *b, const struct audit_event *e)
 			    .observed = e->observed,
 			    .has_dst = e->has_dst,
 			    .has_name = e->name != NULL,
+			    .task = (uint8_t)text_len(e->task, MAX_TEXT),
 			    .profile = (uint8_t)text_len(e->profile, MAX_TEXT),
 			    .rule = (uint8_t)text_len(e->rule, 12),
 			    .owner = (uint8_t)text_len(e->owner, MAX_TEXT),
@@ -177,6 +178,7 @@ static uint32_t fill(uint8_t *b, const struct audit_event *e)
 		path = (size_t)(query - e->path);
 	r.path = (uint16_t)(path < MAX_PATH ? path : MAX_PATH);
 	uint8_t *at = b + sizeof(r);
+	at = put(at, e->task, r.task);
 	at = put(at, e->profile, r.profile);
 	at = put(at, e->rule, r.rule);
 	at = put(at, e->owner, r.owner);
@@ -193,7 +195,7 @@ static uint32_t fill(uint8_t *b, const struct audit_event *e)
 	return r.size;
 }
 
-static_assert(sizeof(struct record) + 4 * MAX_TEXT + 12 + 12 + MAX_METHOD + MAX_ID + MAX_PATH +
+static_assert(sizeof(struct record) + 5 * MAX_TEXT + 12 + 12 + MAX_METHOD + MAX_ID + MAX_PATH +
 			      NAME_MAX_WIRE + 8 <
 		      MAX_RECORD,
 	      "any record fits");
@@ -351,6 +353,7 @@ static void to_json(struct audit *a, const struct record *r, const uint8_t *at, 
 	text(l, a->component);
 	LITERAL(l, "\",\"src\":");
 	address(l, &r->src);
+	member(l, ",\"task\":", &at, r->task);
 	if (r->generation) {
 		LITERAL(l, ",\"generation\":");
 		number(l, r->generation);

@@ -27,7 +27,8 @@ struct audit_event {
 	enum reason reason;
 	bool observed;
 	struct addr src;
-	uint32_t generation;
+	uint64_t generation;     /* 0: none */
+	const char *task;        /* "" */
 	const struct name *name; /* NULL: none */
 	uint16_t qtype;
 	uint16_t port;

@@ -20,9 +20,16 @@
 #include "shared/policy/slot.h"
 
 enum {
-	TICK_MS = 10,      /* audit rings are drained this often */
-	POLL_TICKS = 10,   /* the policy file is looked at every 100 ms */
+	TICK_MS = 10, /* audit rings are drained this often */
+	POLL_TICKS =
+		10, /* the policy file, and whether the bindings are still ours, every 100 ms */
 	LOCALS_TICKS = 100 /* the gateway's addresses every second */
+};
+
+/* Tables that were replaced: threads may still read them. */
+struct old_table {
+	struct bind_table *table;
+	struct old_table *next;
 };
 
 struct decider {
@@ -32,6 +39,11 @@ struct decider {
 	decide_log *log;
 	void *log_arg;
 	char *policy_path;
+	char *runtime_dir;
+	_Atomic(struct bind_table *) bindings; /* NULL: none that can be trusted */
+	pthread_mutex_t map_lock;              /* taken only while there is no table */
+	struct old_table *old_tables;
+	char bindings_why[BIND_WHY_SIZE]; /* what was said last of why there is none */
 	bool denied_only;
 	pthread_t thread;
 	bool started;
@@ -117,6 +129,80 @@ static void poll_policy(struct decider *d, struct slot_reader *r)
 	}
 }
 
+/* ---- bindings ---- */
+
+static void say_bindings(struct decider *d, const char *why)
+{
+	char dir[256], text[BIND_WHY_SIZE];
+	if (strcmp(d->bindings_why, why) == 0)
+		return;
+	snprintf(d->bindings_why, sizeof(d->bindings_why), "%s", why);
+	if (*why)
+		say(d, DECIDE_WARNING, "bindings-unusable", "dir=\"%s\" error=\"%s\"",
+		    clean(dir, sizeof(dir), d->runtime_dir), clean(text, sizeof(text), why));
+	else
+		say(d, DECIDE_NOTICE, "bindings-mapped", "dir=\"%s\"",
+		    clean(dir, sizeof(dir), d->runtime_dir));
+}
+
+/*
+ * Maps the table if there is none yet. Hot threads call it too, when they need a binding and there is
+ * no table: what was bound before a question came must be seen by it.
+ */
+static struct bind_table *map_bindings(struct decider *d, bool housekeeper)
+{
+	char why[BIND_WHY_SIZE] = "";
+	if (!d->runtime_dir)
+		return NULL;
+	pthread_mutex_lock(&d->map_lock);
+	struct bind_table *t = atomic_load(&d->bindings);
+	if (!t) {
+		t = bind_open(d->runtime_dir, why);
+		atomic_store(&d->bindings, t);
+	}
+	if (housekeeper)
+		say_bindings(d, why);
+	pthread_mutex_unlock(&d->map_lock);
+	return t;
+}
+
+/* Does the policy in force need bindings? */
+static bool wants_bindings(struct slot_reader *r)
+{
+	const struct policy *p = slot_borrow(r);
+	bool wants = p && policy_has_bindings(p);
+	slot_release(r);
+	return wants;
+}
+
+/* A table that was removed or replaced is no longer asked; what is wrong is said if it matters. */
+static void watch_bindings(struct decider *d, struct slot_reader *r)
+{
+	struct bind_table *t = atomic_load(&d->bindings);
+	if (t && !bind_is_current(t, d->runtime_dir)) {
+		struct old_table *o = calloc(1, sizeof(*o));
+		if (!o)
+			return;
+		*o = (struct old_table){ t, d->old_tables };
+		d->old_tables = o;
+		atomic_store(&d->bindings, NULL);
+		t = NULL;
+	}
+	if ((!t || *d->bindings_why) && wants_bindings(r))
+		map_bindings(d, true);
+}
+
+static void close_bindings(struct decider *d)
+{
+	bind_close(atomic_load(&d->bindings));
+	while (d->old_tables) {
+		struct old_table *o = d->old_tables;
+		d->old_tables = o->next;
+		bind_close(o->table);
+		free(o);
+	}
+}
+
 static void drain_audit(struct decider *d)
 {
 	int err = 0;
@@ -147,6 +233,8 @@ static void *housekeeping(void *arg)
 		nanosleep(&tick, NULL);
 		if (r && (n % POLL_TICKS == 0 || atomic_load(&d->reload)))
 			poll_policy(d, r);
+		if (r && n % POLL_TICKS == 0 && d->runtime_dir)
+			watch_bindings(d, r);
 		if (n % LOCALS_TICKS == 0)
 			locals_refresh(d->locals);
 		drain_audit(d);
@@ -189,6 +277,7 @@ struct decider *decider_start(const struct decider_options *o)
 		return NULL;
 	d->log = o->log;
 	d->log_arg = o->log_arg;
+	pthread_mutex_init(&d->map_lock, NULL);
 	d->denied_only = o->audit_denied_only;
 	if (o->pubkey_path) {
 		if (!policy_key_read(o->pubkey_path, key, why)) {
@@ -200,6 +289,9 @@ struct decider *decider_start(const struct decider_options *o)
 		trust.public_key = key;
 	}
 	d->policy_path = strdup(o->policy_path);
+	d->runtime_dir = o->runtime_dir ? strdup(o->runtime_dir) : NULL;
+	/* a table that is missing at first is said by the first one who looks again */
+	(void)map_bindings(d, false);
 	d->slot = slot_new(o->policy_path, &trust);
 	d->audit = audit_new(o->component, o->audit_path);
 	d->locals = locals_new();
@@ -221,6 +313,9 @@ void decider_stop(struct decider *d)
 	audit_free(d->audit);
 	locals_free(d->locals);
 	slot_free(d->slot);
+	close_bindings(d);
+	pthread_mutex_destroy(&d->map_lock);
+	free(d->runtime_dir);
 	free(d->policy_path);
 	free(d);
 }
@@ -304,6 +399,8 @@ static void describe(struct decision *d, const struct policy *p, const struct po
 	struct rule_info i;
 	copy(d->profile, sizeof(d->profile), policy_profile_name(p, d->v.profile));
 	copy(d->revision, sizeof(d->revision), pi->revision);
+	if (d->v.added)
+		copy(d->origin, sizeof(d->origin), "binding");
 	if (!policy_rule_info(p, d->v.rule, d->v.rec, &i))
 		return;
 	copy(d->owner, sizeof(d->owner), i.owner);
@@ -319,12 +416,50 @@ static bool is_audited(const struct decider *d, const struct verdict *v)
 	return !d->denied_only || v->action == ACTION_DENY || v->observed;
 }
 
+/* The binding of an address in force now. */
+static bool find_binding(struct decider *d, const struct addr *src, uint64_t boot_ns,
+			 struct bind_row *out)
+{
+	struct bind_table *table = atomic_load_explicit(&d->bindings, memory_order_acquire);
+	if (!table)
+		table = map_bindings(d, false);
+	return table && bind_find(table, src, boot_ns, out);
+}
+
+bool decide_still(struct decide_thread *t, const struct addr *src, uint64_t generation)
+{
+	struct bind_row row;
+	if (generation == 0)
+		return true;
+	return find_binding(t->of, src, clock_ns(CLOCK_BOOTTIME), &row) &&
+	       row.generation == generation;
+}
+
+/* Adds the source's binding to the facts, where the policy wants one. */
+static void add_binding(struct decide_thread *t, const struct policy *p, const struct question *q,
+			struct facts *f, struct binding *b, struct bind_row *row)
+{
+	if (!p || !policy_has_bindings(p) || policy_source(p, &q->src).kind != SOURCE_BIND ||
+	    !find_binding(t->of, &q->src, f->now.boot_ns, row))
+		return;
+	*b = (struct binding){ .generation = row->generation,
+			       .profile = row->profile,
+			       .overlay = row->overlay,
+			       .overlay_len = row->overlay_len };
+	f->binding = b;
+}
+
 void decide_judge(struct decide_thread *t, const struct question *q, struct now now,
 		  struct decision *out)
 {
 	struct facts f = { .now = now, .locals = locals_get(t->locals) };
 	const struct policy *p = slot_borrow(t->reader);
+	struct bind_row row;
+	struct binding b;
+	add_binding(t, p, q, &f, &b, &row);
 	verdict(p, q, &f, &out->v);
+	out->generation = f.binding ? row.generation : 0;
+	copy(out->task, sizeof(out->task), f.binding ? row.task : "");
 	out->profile[0] = out->rule[0] = out->policy[0] = '\0';
 	out->origin[0] = out->owner[0] = out->revision[0] = '\0';
 	out->deny_ttl_s = 0;
@@ -352,6 +487,8 @@ void decide_record(struct decide_thread *t, const struct question *q, struct now
 		.reason = d->v.reason,
 		.observed = d->v.observed,
 		.src = q->src,
+		.generation = d->generation,
+		.task = d->task,
 		.name = q->name,
 		.qtype = q->qtype,
 		.port = q->port,

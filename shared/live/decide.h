@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "shared/live/bind.h"
 #include "shared/policy/policy.h"
 #include "shared/policy/verdict.h"
 
@@ -34,6 +35,7 @@ struct decider_options {
 	const char *component; /* "unbound", "spoa", "dns" */
 	const char *policy_path;
 	const char *audit_path;  /* NULL: no audit log; "-": standard error */
+	const char *runtime_dir; /* where the bindings are; NULL: there are none */
 	const char *pubkey_path; /* PEM, Ed25519; NULL: signatures are not required */
 	const char *audience;    /* what this host is: struct policy_trust; NULL: any */
 	uint64_t min_serial;
@@ -64,6 +66,8 @@ enum { DECISION_TEXT_SIZE = 64 };
 /* The outcome, in memory of its own: it outlives the policy that gave it. */
 struct decision {
 	struct verdict v;
+	uint64_t generation; /* of the source's binding; 0: it needs none, or has none */
+	char task[BIND_TASK_SIZE];
 	/* "" where the audit log does not want this decision; cut if longer */
 	char profile[DECISION_TEXT_SIZE];
 	char origin[DECISION_TEXT_SIZE]; /* "preset:npm", "policy.yaml:12": where the rule stands */
@@ -80,6 +84,12 @@ struct now decide_now(void);
 /* Decides. Records nothing. */
 void decide_judge(struct decide_thread *t, const struct question *q, struct now now,
 		  struct decision *out);
+
+/*
+ * Is the source still the subject that a decision was made for? An answer that comes later than the
+ * decision must not be given otherwise. True for generation 0.
+ */
+bool decide_still(struct decide_thread *t, const struct addr *src, uint64_t generation);
 
 /*
  * Records a decision in the audit log, with what the question says; id (may be NULL) names the

@@ -177,6 +177,8 @@ static const struct section_rule section_rules[] = {
 	VIEW(SEC_STRINGS, 1, 8, MEANING, false, strings, strings_size, false),
 	VIEW(SEC_TERMS, sizeof(struct fmt_text), 8, FMT_MEANING, true, terms, n_terms, true),
 	VIEW(SEC_TERM_STRINGS, 1, 8, FMT_MEANING, true, term_strings, term_strings_size, false),
+	VIEW(SEC_TASKS, sizeof(struct fmt_task), 8, MEANING, true, tasks, n_tasks, true),
+	VIEW(SEC_WITHIN, 4, 8, MEANING, true, within, n_within, true),
 	VIEW(SEC_RULE_INFO, sizeof(struct fmt_rule_info), 8, 0, false, rule_info, size, false),
 	VIEW(SEC_NAME_INFO, sizeof(struct fmt_name_info), 8, 0, false, name_info, n_name_info,
 	     true),
@@ -428,7 +430,7 @@ static bool layers_ok(const struct check *c)
 		return false;
 	for (uint32_t i = 0; i < p->n_layers; i++) {
 		const struct fmt_layer *l = &p->layers[i];
-		if (l->kind > LAYER_KIND_PRESET || (i > 0 && l->kind == LAYER_KIND_NEVER))
+		if (l->kind > LAYER_KIND_TASKS || (i > 0 && l->kind == LAYER_KIND_NEVER))
 			return false;
 		if (l->name >= p->strings_size ||
 		    !list_ref(c->ports_at, p->n_ports, l->https, true) ||
@@ -465,6 +467,21 @@ static bool profiles_ok(const struct check *c)
 		    !list_ref(c->qtypes_at, p->n_qtypes, f->qtypes, false))
 			return false;
 		if (i && strcmp(p->strings + f[-1].name, p->strings + f->name) >= 0)
+			return false;
+	}
+	return true;
+}
+
+static bool tasks_ok(const struct check *c)
+{
+	const struct policy *p = c->p;
+	for (uint32_t i = 0; i < p->n_within; i++)
+		if (p->within[i] == 0 || p->within[i] >= p->n_layers)
+			return false;
+	for (uint32_t i = 0; i < p->n_tasks; i++) {
+		const struct fmt_task *t = &p->tasks[i];
+		if (t->profile >= p->n_profiles || (i && t->profile <= t[-1].profile) ||
+		    t->n_within > p->n_within || t->within > p->n_within - t->n_within)
 			return false;
 	}
 	return true;
@@ -687,11 +704,11 @@ static const struct {
 	const char *what;
 	bool (*ok)(const struct check *c);
 } stages[] = {
-	{ "ports", ports_ok },       { "http rules", http_ok },    { "rules", rules_ok },
-	{ "layers", layers_ok },     { "rule sets", sets_ok },     { "query types", qtypes_ok },
-	{ "profiles", profiles_ok }, { "bind sets", bindsets_ok }, { "IPv4 sources", src4_ok },
-	{ "IPv6 sources", src6_ok }, { "prefixes", cidrs_ok },     { "names", names_ok },
-	{ "provenance", info_ok },   { "texts", texts_ok },
+	{ "ports", ports_ok },       { "http rules", http_ok },   { "rules", rules_ok },
+	{ "layers", layers_ok },     { "rule sets", sets_ok },    { "query types", qtypes_ok },
+	{ "profiles", profiles_ok }, { "tasks", tasks_ok },       { "bind sets", bindsets_ok },
+	{ "IPv4 sources", src4_ok }, { "IPv6 sources", src6_ok }, { "prefixes", cidrs_ok },
+	{ "names", names_ok },       { "provenance", info_ok },   { "texts", texts_ok },
 };
 
 static uint64_t *bitmap(uint64_t bits)

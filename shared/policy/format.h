@@ -97,7 +97,9 @@ enum fmt_section_id {
 	SEC_OWNED,   /* struct fmt_prefix[]: `sources` prefixes, disjoint, IPv6 first, by address */
 	SEC_STRINGS, /* NUL-terminated, offset 0 is "": profile and layer names */
 	SEC_TERMS,   /* struct fmt_text[], sorted by (kind, index), or absent: see below */
-	SEC_TERM_STRINGS,   /* NUL-terminated, offset 0 is ""; there if SEC_TERMS is */
+	SEC_TERM_STRINGS, /* NUL-terminated, offset 0 is ""; there if SEC_TERMS is */
+	SEC_TASKS,  /* struct fmt_task[], sorted by profile, or absent: what bindings may add */
+	SEC_WITHIN, /* u32[]: the layers that fmt_task refers to; absent with SEC_TASKS */
 	SEC_RULE_INFO = 32, /* struct fmt_rule_info[], parallel to RULES: provenance */
 	SEC_NAME_INFO,      /* struct fmt_name_info[], sorted by (rec, rule): lines of lists */
 	SEC_INFO_STRINGS, /* NUL-terminated, offset 0 is "": files, patterns, owners, reasons ... */
@@ -169,7 +171,8 @@ static_assert(sizeof(struct fmt_rule) == 32, "rule layout");
  * without the trailing *). All little-endian.
  */
 
-enum fmt_layer_kind { LAYER_KIND_NEVER, LAYER_KIND_PROFILE, LAYER_KIND_PRESET };
+/* TASKS: a ceiling for bindings (`tasks.within`), which no profile sees. */
+enum fmt_layer_kind { LAYER_KIND_NEVER, LAYER_KIND_PROFILE, LAYER_KIND_PRESET, LAYER_KIND_TASKS };
 
 struct fmt_layer {
 	uint32_t kind;
@@ -196,6 +199,18 @@ struct fmt_profile {
 };
 
 static_assert(sizeof(struct fmt_profile) == 32, "profile layout");
+
+/* What a binding to the profile may add: names that an allow entry of these layers covers. */
+struct fmt_task {
+	uint32_t profile;
+	uint32_t entries;   /* at most so many */
+	uint32_t max_ttl_s; /* a binding lives no longer; 0: no limit */
+	uint32_t within;    /* index into WITHIN of the first of n_within */
+	uint32_t n_within;
+	uint32_t zero;
+};
+
+static_assert(sizeof(struct fmt_task) == 24, "task layout");
 
 /*
  * Behind content_size, outside the digest: Ed25519 (RFC 8032) over FMT_SIGN_CONTEXT, its NUL

@@ -52,6 +52,10 @@ struct policy {
 	uint32_t n_cidrs;
 	const struct fmt_prefix *owned;
 	uint32_t n_owned;
+	const struct fmt_task *tasks; /* NULL: absent */
+	uint32_t n_tasks;
+	const uint32_t *within;
+	uint32_t n_within;
 	const char *strings;
 	uint64_t strings_size;
 
@@ -79,6 +83,9 @@ struct policy {
  * allocation is sized by a field that was not compared with the file's size.
  */
 enum policy_err image_check(struct policy *p, const struct policy_trust *trust, char *why);
+
+/* What bindings to the profile may add, or NULL. */
+const struct fmt_task *image_task(const struct policy *p, uint32_t profile);
 
 /*
  * Opens a file that only root or this user can have written: the directory first, then the file in it,

@@ -392,6 +392,57 @@ struct source policy_source(const struct policy *p, const struct addr *a)
 	return source_of(v ? v : p->h->unlisted);
 }
 
+bool policy_has_bindings(const struct policy *p)
+{
+	return p->n_bindsets > 0;
+}
+
+uint32_t policy_find_profile(const struct policy *p, const char *name)
+{
+	uint32_t lo = 0, hi = p->n_profiles;
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+		int c = strcmp(p->strings + p->profiles[mid].name, name);
+		if (c == 0)
+			return mid;
+		if (c < 0)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return UINT32_MAX;
+}
+
+bool policy_may_bind(const struct policy *p, uint32_t bindset, uint32_t profile)
+{
+	const uint32_t *set = p->bindsets + bindset;
+	for (uint32_t i = 1; i <= set[0]; i++)
+		if (set[i] == profile)
+			return true;
+	return false;
+}
+
+const struct fmt_task *image_task(const struct policy *p, uint32_t profile)
+{
+	uint32_t lo = 0, hi = p->n_tasks;
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+		if (p->tasks[mid].profile == profile)
+			return &p->tasks[mid];
+		if (p->tasks[mid].profile < profile)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return NULL;
+}
+
+struct task_limits policy_task_limits(const struct policy *p, uint32_t profile)
+{
+	const struct fmt_task *t = image_task(p, profile);
+	return t ? (struct task_limits){ t->entries, t->max_ttl_s } : (struct task_limits){ 0 };
+}
+
 const char *policy_profile_name(const struct policy *p, uint32_t profile)
 {
 	return profile < p->n_profiles ? p->strings + p->profiles[profile].name : "";

@@ -113,6 +113,21 @@ struct source {
 
 struct source policy_source(const struct policy *p, const struct addr *a);
 
+/* Does any source need a binding? */
+bool policy_has_bindings(const struct policy *p);
+/* The profile of that name, or UINT32_MAX. */
+uint32_t policy_find_profile(const struct policy *p, const char *name);
+/* May an address of this bind set (struct source) be bound to the profile? */
+bool policy_may_bind(const struct policy *p, uint32_t bindset, uint32_t profile);
+
+/* What bindings to a profile may add; all zero where the policy says nothing. */
+struct task_limits {
+	uint32_t entries;
+	uint32_t max_ttl_s; /* 0: no limit */
+};
+
+struct task_limits policy_task_limits(const struct policy *p, uint32_t profile);
+
 /* The profile's name, or "" for an index out of range. */
 const char *policy_profile_name(const struct policy *p, uint32_t profile);
 /* How long a refusal may be kept, in seconds. */

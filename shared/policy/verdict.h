@@ -97,6 +97,12 @@ struct question {
 	size_t method_len;
 	const char *path; /* as sent, with query */
 	size_t path_len;
+	/*
+	 * The generation that an earlier verdict on the same connection was given for, where the
+	 * host carries it along: another one by now is a deny.
+	 */
+	bool has_generation;
+	uint64_t generation;
 	const char *upgrade; /* the Upgrade field, "" or NULL: none */
 	size_t upgrade_len;
 	/*
@@ -114,10 +120,22 @@ struct addr_set {
 	size_t n;
 };
 
+/*
+ * Whom the source address belongs to for now (shared/live/bind.h). The profile is a name, resolved in
+ * the policy that judges. Pointers are borrowed for the call.
+ */
+struct binding {
+	uint64_t generation; /* never 0 */
+	const char *profile;
+	const uint8_t *overlay; /* entries in the form of overlay.h */
+	size_t overlay_len;
+};
+
 /* What the decision depends on besides policy and question. */
 struct facts {
 	struct now now;
 	struct addr_set locals;
+	const struct binding *binding; /* of the source, in force now; NULL: none */
 };
 
 enum action { ACTION_DENY, ACTION_ALLOW, ACTION_NEXT };
@@ -131,6 +149,7 @@ struct verdict {
 	enum next next;   /* CONNECT and TCP: what to expect on this port */
 	bool observed;    /* passed only because the profile observes; reason says what was wrong */
 	bool unpoliced;   /* DNS from a source that the policy ignores */
+	bool added;       /* the binding itself lists the name, the profile does not */
 	bool any_profile; /* the gateway's own look-up: names of any profile */
 	uint32_t profile; /* UINT32_MAX: none */
 	uint32_t rule;    /* the rule that decided, UINT32_MAX: none */
@@ -150,5 +169,11 @@ void verdict(const struct policy *p, const struct question *q, const struct fact
  */
 enum reason verdict_address(const struct policy *p, uint32_t profile, const struct addr *a,
 			    bool lifted, const struct facts *f);
+
+struct overlay_entry;
+
+/* Does the ceiling of the profile (`tasks.within`) cover what a binding wants to add? */
+bool verdict_may_add(const struct policy *p, uint32_t profile, const struct overlay_entry *e,
+		     const struct now *now);
 
 #endif

@@ -13,6 +13,7 @@
 
 #include "shared/policy/policy.h"
 #include "shared/policy/verdict.h"
+#include "shared/tools/bindcmd.h"
 #include "shared/tools/target.h"
 
 enum { EXIT_ALLOW, EXIT_DENY, EXIT_USAGE, EXIT_SYSTEM };
@@ -306,6 +307,10 @@ static int run_explain(int argc, char **argv)
 
 static const struct subcommand subcommands[] = {
 	{ "explain", run_explain, "what the policy answers a client, and which entry decides" },
+	{ "bind", run_bind, "gives an address to a task" },
+	{ "rebind", run_rebind, "changes what a task may reach while it runs" },
+	{ "unbind", run_unbind, "takes an address back, with all that is open on it" },
+	{ "bindings", run_bindings, "all bindings: list, sync FILE, expire, restore, init" },
 };
 
 static int help(FILE *to)

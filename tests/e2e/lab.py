@@ -353,7 +353,8 @@ server:
 {self.unbound_more}""")
         process = self.start(
             "unbound", "gateway", [BUILD / "unbound/sbin/unbound", "-d", "-c", self.dir / "unbound.conf"],
-            env={"CX_POLICY": str(self.dir / "policy.bin"), "CX_AUDIT": str(self.dir / "audit.dns")})
+            env={"CX_POLICY": str(self.dir / "policy.bin"), "CX_AUDIT": str(self.dir / "audit.dns"),
+                 "CX_RUNTIME_DIR": str(self.dir / "cx")})
         ask = ["dig", "+time=1", "+tries=1", "@" + resolver.replace("@", " -p ").split()[0], "-p",
                resolver.split("@")[1], ".", "NS"]
         wait_for("Unbound", lambda: process.poll() is not None or

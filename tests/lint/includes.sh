@@ -39,7 +39,7 @@ allowed_libraries() {
 }
 
 # Headers that come with the C library, the kernel or the compiler.
-libc='^((sys|net|netinet|arpa|linux|bits)/[a-z0-9_]+\.h|[a-z0-9_]*intrin\.h|(assert|ctype|dirent|dlfcn|endian|elf|errno|fcntl|fnmatch|getopt|glob|grp|ifaddrs|inttypes|limits|link|locale|malloc|math|netdb|poll|pthread|pwd|sched|setjmp|signal|stdalign|stdarg|stdatomic|stdbool|stddef|stdint|stdio|stdlib|string|strings|termios|time|unistd)\.h)$'
+libc='^((sys|net|netinet|arpa|linux|linux/netfilter|bits)/[a-z0-9_]+\.h|[a-z0-9_]*intrin\.h|(assert|ctype|dirent|dlfcn|endian|elf|errno|fcntl|fnmatch|getopt|glob|grp|ifaddrs|inttypes|limits|link|locale|malloc|math|netdb|poll|pthread|pwd|sched|setjmp|signal|stdalign|stdarg|stdatomic|stdbool|stddef|stdint|stdio|stdlib|string|strings|termios|time|unistd)\.h)$'
 
 complain() { # FILE TEXT
 	echo "$1: $2"
