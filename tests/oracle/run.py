@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Compiles random policies, asks verdict() and the oracle the same questions, and compares the answers.
-A disagreement is cut down to the smallest policy that still shows it.
+A disagreement is cut down to the smallest policy that still shows it. Each policy's dump must mean the same.
 
 usage: run.py [--build DIR] [--ask PROGRAM] [--count N] [--seed N] [--per-policy N] [--stop N]
 """
@@ -59,6 +59,19 @@ class Tool:
         self.errors = [d for d in findings(r.stdout) if d["severity"] == "error"]
         return {d["code"] for d in self.errors}
 
+    def means_the_same_dumped(self):
+        """Is what --dump prints, compiled, a policy of the same meaning digest?"""
+        dump = subprocess.run([self.compiler, "--dump", "policy.bin"], cwd=self.box, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, timeout=60)
+        again = os.path.join(self.box, "again")
+        os.mkdir(again)
+        with open(os.path.join(again, "policy.yaml"), "wb") as f:
+            f.write(dump.stdout)
+        subprocess.run([self.compiler, "policy.yaml", "-o", "policy.bin", "--now", "2026-11-21",
+                        "--allow-unenforced"], cwd=again, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                       timeout=60)
+        return dump.returncode == 0 and meaning(self.box) == meaning(again)
+
     def ask(self, clock, local, questions):
         lines = ["policy\t%s/policy.bin" % self.box, "clock\t%d" % clock, "locals\t" + (",".join(local) or "-")]
         lines += [line_of(q) for q in questions]
@@ -68,6 +81,15 @@ class Tool:
         if r.returncode != 0 or len(answers) != len(questions):
             raise SystemExit("%s ended with %d after %d answers" % (self.asker, r.returncode, len(answers)))
         return answers
+
+
+def meaning(box):
+    """The meaning digest in the header of policy.bin, None if there is no such file."""
+    try:
+        with open(os.path.join(box, "policy.bin"), "rb") as f:
+            return f.read(112)[80:]
+    except FileNotFoundError:
+        return None
 
 
 def findings(text):
@@ -254,6 +276,9 @@ def main():
             continue
         policies += 1
         found = trial.differences(questions)
+        if not tool.means_the_same_dumped():
+            bad += 1
+            print("-- seed %d: its dump means something else\n%s" % (seed - 1, generate.render(trial.doc)))
         asked += len(questions)
         agreed += len(questions) - len(found)
         if found:
