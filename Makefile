@@ -31,7 +31,7 @@ COMPILE_SRC := $(addprefix shared/compile/,arena.c diag.c yaml.c keys.c values.c
 PRESETS := $(addprefix shared/compile/presets/,apt.yaml bitbucket.yaml crates.yaml default-strict.yaml \
 	default.yaml docker.yaml github.yaml gitlab.yaml go.yaml maven.yaml npm.yaml openai.yaml pypi.yaml \
 	rubygems.yaml)
-POLICYC_SRC := shared/tools/policyc.c
+POLICYC_SRC := shared/tools/policyc.c shared/tools/trials.c shared/tools/target.c
 CXCTL_SRC := shared/tools/cxctl.c shared/tools/target.c shared/tools/bindcmd.c shared/tools/binding.c \
 	shared/tools/netlink.c shared/live/bindwrite.c shared/live/bind.c
 SPOA_LIB_SRC := spoa-agent/spop.c spoa-agent/hello.c spoa-agent/url.c spoa-agent/dns.c \

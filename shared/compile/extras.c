@@ -608,9 +608,6 @@ void read_tests(struct build *b, const struct node *k, const struct node *v, voi
 	if (!want_seq(b, v, k->text))
 		return;
 	node_for_each(item, v) read_test(b, item);
-	if (b->n_tests)
-		diag_warning(b->d, k->pos, "tests-not-run",
-			     "tests are checked for their form; this version does not run them");
 }
 
 /* ---- together ----------------------------------------------------------------------------------- */

@@ -1097,22 +1097,41 @@ static bool judge_source(struct judge *j)
 	return false;
 }
 
+/* Everything but whom the question comes from. False if that already decides. */
+static bool judge_init(struct judge *j)
+{
+	*j->out = (struct verdict){ .action = ACTION_DENY,
+				    .reason = REASON_NO_POLICY,
+				    .profile = UINT32_MAX,
+				    .rule = FMT_NONE,
+				    .rec = UINT32_MAX };
+	if (!j->p)
+		return false;
+	j->now_s = j->f->now.wall_ns / 1000000000;
+	if (j->q->flaw != FLAW_INTERNAL)
+		return true;
+	j->out->reason = REASON_INTERNAL_ERROR;
+	return false;
+}
+
 void verdict(const struct policy *p, const struct question *q, const struct facts *f,
 	     struct verdict *out)
 {
 	struct judge j = { .p = p, .q = q, .f = f, .out = out };
-	*out = (struct verdict){ .action = ACTION_DENY,
-				 .reason = REASON_NO_POLICY,
-				 .profile = UINT32_MAX,
-				 .rule = FMT_NONE,
-				 .rec = UINT32_MAX };
-	if (!p)
-		return;
-	j.now_s = f->now.wall_ns / 1000000000;
-	if (q->flaw == FLAW_INTERNAL) {
-		out->reason = REASON_INTERNAL_ERROR;
-		return;
-	}
-	if (judge_source(&j))
+	if (judge_init(&j) && judge_source(&j))
 		judge_question(&j);
+}
+
+void verdict_in(const struct policy *p, uint32_t profile, const struct question *q,
+		const struct facts *f, struct verdict *out)
+{
+	struct judge j = { .p = p, .q = q, .f = f, .out = out };
+	if (!judge_init(&j))
+		return;
+	out->reason = REASON_NO_PROFILE;
+	if (profile >= p->n_profiles)
+		return;
+	out->profile = profile;
+	j.profile = &p->profiles[profile];
+	judge_question(&j);
 }

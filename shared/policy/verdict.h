@@ -161,6 +161,10 @@ struct verdict {
 void verdict(const struct policy *p, const struct question *q, const struct facts *f,
 	     struct verdict *out);
 
+/* The same for one who was placed in a profile by the caller: q->src is not looked at. */
+void verdict_in(const struct policy *p, uint32_t profile, const struct question *q,
+		const struct facts *f, struct verdict *out);
+
 /*
  * May a connection go to this address? ALLOWED, ADDRESS or PRIVATE_ADDRESS. The one function for
  * never-destinations: fixed ranges and IPv4 embedded in IPv6, the gateway's own addresses,

@@ -17,6 +17,7 @@
 #include "shared/compile/import.h"
 #include "shared/compile/schema.h"
 #include "shared/compile/sign.h"
+#include "shared/tools/trials.h"
 
 enum { EXIT_FINE, EXIT_POLICY, EXIT_USAGE, EXIT_SYSTEM };
 
@@ -44,6 +45,7 @@ struct args {
 	bool only_widened;        /* --fail-on */
 	const char *strict_codes; /* NULL: all */
 	bool strict, check;
+	bool test, coverage; /* --test, --coverage */
 	enum diag_format format;
 	struct compile_options options;
 	const char *const *files;
@@ -65,6 +67,20 @@ static bool take_check(struct args *a, const char *value)
 {
 	(void)value;
 	a->check = true;
+	return true;
+}
+
+static bool take_test(struct args *a, const char *value)
+{
+	(void)value;
+	a->test = true;
+	return true;
+}
+
+static bool take_coverage(struct args *a, const char *value)
+{
+	(void)value;
+	a->coverage = true;
 	return true;
 }
 
@@ -198,6 +214,9 @@ static const struct option_row {
 	{ "output", 'o', required_argument, "FILE", take_output,
 	  "write the compiled policy to FILE" },
 	{ "check", 0, no_argument, NULL, take_check, "only check, even with -o" },
+	{ "test", 0, no_argument, NULL, take_test,
+	  "only run the tests of the policy, and say how many passed" },
+	{ "coverage", 0, no_argument, NULL, take_coverage, "name the entries that no test reaches" },
 	{ "strict", 0, optional_argument, "CODE,...", take_strict,
 	  "take warnings (or those with these codes) for errors, but never those about dates" },
 	{ "now", 0, required_argument, "TIME", take_now,
@@ -365,20 +384,29 @@ static int print_preset(const struct args *a)
 	return rc;
 }
 
-static int write_output(const struct args *a, const struct model *m)
+static int write_output(const struct args *a, uint8_t **bytes, size_t *len)
 {
-	uint8_t *bytes;
-	size_t len;
 	char err[256];
-	if (layout_and_write(m, required_features(m, &a->options), &bytes, &len) != 0)
+	if ((!a->key || policy_sign(a->key, bytes, len, err, sizeof(err))) &&
+	    compile_write_file(a->output, *bytes, *len, err, sizeof(err)) == 0)
+		return EXIT_FINE;
+	fprintf(stderr, "cx-policyc: %s\n", err);
+	return EXIT_SYSTEM;
+}
+
+/* The policy's own tests, on the bytes that would be written. */
+static int run_trials(const struct args *a, const struct model *m, const uint8_t *bytes, size_t len)
+{
+	struct trials t;
+	if (!trials_run(m, bytes, len, a->options.now_s, a->coverage, &t))
 		return EXIT_SYSTEM;
-	bool ok = (!a->key || policy_sign(a->key, &bytes, &len, err, sizeof(err))) &&
-		  compile_write_file(a->output, bytes, len, err, sizeof(err)) == 0;
-	int rc = ok ? EXIT_FINE : EXIT_SYSTEM;
-	if (rc != EXIT_FINE)
-		fprintf(stderr, "cx-policyc: %s\n", err);
-	free(bytes);
-	return rc;
+	if (a->test && a->format == DIAG_TEXT) {
+		printf("%u passed, %u failed", t.passed, t.failed);
+		if (a->coverage)
+			printf("; %u of %u entries reached", t.reached, t.entries);
+		putchar('\n');
+	}
+	return t.failed ? EXIT_POLICY : EXIT_FINE;
 }
 
 /* To standard output, or to the file of -o. */
@@ -401,6 +429,27 @@ static int write_emitted(const struct args *a, const struct model *m, struct dia
 	return rc;
 }
 
+/* A policy without errors: lays it out, runs its tests, writes what is asked for. */
+static int finish(const struct args *a, const struct model *m, struct diags *d)
+{
+	bool write = a->output && !a->check && !a->test;
+	bool tests = m->n_tests || a->test || a->coverage;
+	uint8_t *bytes = NULL;
+	size_t len = 0;
+	int rc = EXIT_FINE;
+	if ((tests || (write && !a->emit)) &&
+	    layout_and_write(m, required_features(m, &a->options), &bytes, &len) != 0)
+		return EXIT_SYSTEM;
+	if (tests)
+		rc = run_trials(a, m, bytes, len);
+	if (rc == EXIT_FINE && a->emit && !a->check && !a->test)
+		rc = write_emitted(a, m, d);
+	else if (rc == EXIT_FINE && write)
+		rc = write_output(a, &bytes, &len);
+	free(bytes);
+	return rc;
+}
+
 static int compile(const struct args *a, struct diags *d)
 {
 	struct model *m = compile_policy(a->files, a->n_files, &a->options, d);
@@ -412,10 +461,8 @@ static int compile(const struct args *a, struct diags *d)
 		diag_error(d, (struct pos){ 0 }, "missing-key",
 			   "a policy that is signed needs `serial`");
 	int rc = diags_errors(d) ? EXIT_POLICY : EXIT_FINE;
-	if (rc == EXIT_FINE && a->emit && !a->check)
-		rc = write_emitted(a, m, d);
-	else if (rc == EXIT_FINE && a->output && !a->check)
-		rc = write_output(a, m);
+	if (rc == EXIT_FINE)
+		rc = finish(a, m, d);
 	model_free(m);
 	return rc;
 }

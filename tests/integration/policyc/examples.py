@@ -39,11 +39,9 @@ def compiles(name):
 
 
 def tests_of_the_example():
-    """the expectations that example.yaml holds as comments are what it answers"""
+    """the tests of example.yaml are what explain answers, too, and one that is wrong stops the compiler"""
     text = (EXAMPLES / "example.yaml").read_text(encoding="utf-8")
-    before, comment = text.split("#tests:\n")
-    block = "tests:\n" + re.sub("^#", "", comment, flags=re.MULTILINE)
-    tests = yaml.safe_load(block)["tests"]
+    tests = yaml.safe_load(text)["tests"]
     asked = 0
     with Place() as p:
         strict(EXAMPLES / "example.yaml", out=p.dir / "policy.bin")
@@ -55,11 +53,12 @@ def tests_of_the_example():
                 got = explain(p.dir / "policy.bin", test["source"], target)
                 assert got == (False, reason), (target, got)
                 asked += 1
-        # and the compiler takes them where they stand
         shutil.copytree(EXAMPLES / "lists", p.dir / "lists")
-        _, err = policyc("--now", NOW, p.write("policy.yaml", before + block))
+        wrong = text.replace("/healthz\"]", "/admin\"]")
+        assert wrong != text
+        _, err = policyc("--now", NOW, p.write("policy.yaml", wrong), rc=1)
         assert err.count("\n") == 1, err
-        has(err, r"warning: .*\[tests-not-run\]$")
+        has(err, r"error: .*\[test-failed\]$")
     assert asked >= 14, asked
 
 
@@ -126,7 +125,7 @@ def manual():
         strict(p.write("inline.yaml", f"{first.split('network:')[0]}network:\n  presets: []\n  allowlist:\n{indented}\nsources: {{}}\n"))
         head = 'version: 1\npresets_version: "2026.11"\n'
         _, err = policyc("--now", NOW, p.write("form.yaml", head + form), "-o", p.dir / "form.bin")
-        assert all(re.search(r"\[(unenforced|tests-not-run)\]$", line) for line in err.splitlines()), err
+        assert all(re.search(r"\[unenforced\]$", line) for line in err.splitlines()), err
         wanted = re.search(r"^\.Li ([0-9a-f]{12}) :$", page, re.MULTILINE)[1]
         assert hashlib.sha256(canonical.encode()).hexdigest()[:12] == wanted, canonical
         done = subprocess.run([BUILD / "cxctl", "explain", "-p", p.dir / "policy.bin", "--source", "10.200.0.7",
