@@ -214,7 +214,7 @@ ASAN_MAKE = $(MAKE) --no-print-directory BUILD=build/asan HARDEN= OPT='-O1 -g -f
 	SAN='-fsanitize=address,undefined -fno-sanitize-recover=all' UNBOUND=build/unbound-asan
 TSAN_MAKE = $(MAKE) --no-print-directory BUILD=build/tsan HARDEN= OPT='-O1 -g -fno-omit-frame-pointer' \
 	SAN='-fsanitize=thread' UNBOUND=build/unbound-tsan
-ASAN_TARGETS := unit verdict-function integration-spoa integration-unbound-sanitized
+ASAN_TARGETS := unit golden verdict-function integration-spoa integration-unbound-sanitized
 TSAN_TARGETS := unit integration-spoa integration-unbound-sanitized
 
 .PHONY: asan tsan

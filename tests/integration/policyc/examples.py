@@ -159,7 +159,8 @@ def codes_and_options():
     page = (ROOT / "docs/man/cx-policyc.1").read_text(encoding="utf-8")
     listed = {word for line in re.findall(r"^\.It Li (.*)$", page, re.MULTILINE) for word in line.split(" , ")}
     found = set()
-    for source in [*(ROOT / "shared/compile").glob("*.c"), ROOT / "shared/tools/policyc.c"]:
+    for source in [*(ROOT / "shared/compile").glob("*.c"), ROOT / "shared/tools/policyc.c",
+                   ROOT / "shared/tools/trials.c"]:
         text = source.read_text(encoding="utf-8")
         found |= set(re.findall(r'\bdiag(?:_error|_warning)?\([^"]*?"([a-z-]+)"', text))
         if source.name == "yaml.c":
