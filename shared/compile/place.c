@@ -120,11 +120,11 @@ static size_t sort_by_line(struct tables *t, struct placed **other, size_t n_lin
 
 /*
  * About how many distinct values there are, for a size only: the bits that they set among 16 for each. A
- * thirty-second too few at worst.
+ * thirty-second too few at worst. Of `names`, not of n, which counts what stands twice: that must not matter.
  */
-static size_t count_distinct(struct tables *t, const uint64_t *v, size_t n)
+static size_t count_distinct(struct tables *t, const uint64_t *v, size_t n, size_t names)
 {
-	size_t count = 0, bits = (16 * n | 63) + 1;
+	size_t count = 0, bits = (16 * names | 63) + 1;
 	uint64_t *set = arena_array(&t->scratch, bits / 64, sizeof(*set));
 	for (size_t i = 0; i < n; i++) {
 		size_t k = hash_scale(v[i], bits);
@@ -135,9 +135,9 @@ static size_t count_distinct(struct tables *t, const uint64_t *v, size_t n)
 	return count + count / 32;
 }
 
-static void build_gate(struct tables *t, const uint64_t *suffix, size_t n)
+static void build_gate(struct tables *t, const uint64_t *suffix, size_t n, size_t names)
 {
-	t->n_gate = count_distinct(t, suffix, n) * GATE_BITS / 64 + 1;
+	t->n_gate = count_distinct(t, suffix, n, names) * GATE_BITS / 64 + 1;
 	t->gate = arena_array(&t->arena, t->n_gate, sizeof(*t->gate));
 	for (size_t i = 0; i < n; i++)
 		t->gate[hash_scale(suffix[i], t->n_gate)] |= hash_gate_mask(suffix[i]);
@@ -320,7 +320,7 @@ static int place_with_seed(struct tables *t, struct placed **spare, struct recor
 	*n_records = group(t, r);
 	if (!assign(t, r, *n_records, *slots))
 		return 0;
-	build_gate(t, suffix, n_suffix);
+	build_gate(t, suffix, n_suffix, *n_records);
 	return 1;
 }
 
