@@ -112,7 +112,7 @@ sys.exit(bad)' $({ sources '*.py'; scripts python3; } | LC_ALL=C sort -u)
 }
 
 run_codespell() {
-	codespell --quiet-level=2 -I tests/lint/words.txt -S '*.bin,./build,*.pyc,__pycache__,corpus' \
+	codespell --quiet-level=2 -I tests/lint/words.txt -S '*.bin,./build,*.pyc,__pycache__,corpus,golden' \
 		README.md CONTRIBUTING.md CHANGELOG.md Makefile shared spoa-agent unbound-module conf docs tests
 }
 
@@ -139,6 +139,8 @@ for top in ("shared", "spoa-agent", "unbound-module", "tests", "conf", "docs", "
     for base, dirs, files in os.walk(top):
         dirs[:] = [] if top == "." else [d for d in dirs if d != "presets"]
         for name in files:
+            if not os.path.isfile(os.path.join(base, name)):
+                continue  # links to nowhere, which tests need
             data = open(os.path.join(base, name), "rb").read()
             for h in hosts:
                 if h.encode() in data:

@@ -152,7 +152,8 @@ spec:
     - to: [{operation: {methods: ["GET"], paths: ["/api/v2/*"]}}]
       from: [{source: {principals: ["codex-sa"]}}]
 """, "version: 1\nsources: {172.16.0.0/16: {bind: [default]}, '::/0': default}\nunlisted_sources: {ignore: []}\n",
-            "version: 1\nnetwork: {allowlist: [a.example]}\ntests: [{profile: default, allow: ['dns:a.example/A'], deny: ['https://b.example']}]\n",
+            "version: 1\nnetwork: {allowlist: [a.example]}\n"
+            "tests: [{profile: default, allow: ['dns:a.example/A'], deny: ['https://b.example']}]\n",
             "version: 1\nnetwork: {allowlist: [{domain: a.example, ports: 8443}, {domain: b.example, ports: ['1-2', 7]}]}\n",
             "version: 1\nnetwork: {limits: {concurrent: 7, dns: 1/s burst 9, bandwidth: 1MB/s, upload: 5/day}}\n"]
 
