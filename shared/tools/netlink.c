@@ -232,20 +232,19 @@ static int note_socket(void *arg, const struct nlmsghdr *h)
 /* "Is the other end in the prefix?", for the kernel to ask of each socket. */
 static void put_condition(struct request *r, const struct prefix *p)
 {
-	struct {
-		struct inet_diag_bc_op op;
-		struct inet_diag_hostcond host;
-		uint8_t addr[16];
-	} c = { .host = { .port = -1 } };
+	uint8_t code[sizeof(struct inet_diag_bc_op) + sizeof(struct inet_diag_hostcond) + 16];
 	bool v4 = prefix_is_v4(p);
-	size_t n = v4 ? 4 : 16, size = sizeof(c.op) + sizeof(c.host) + n;
-	c.op = (struct inet_diag_bc_op){ .code = INET_DIAG_BC_D_COND,
-					 .yes = (uint8_t)size,
-					 .no = (uint16_t)(size + 4) };
-	c.host.family = v4 ? AF_INET : AF_INET6;
-	c.host.prefix_len = (uint8_t)(v4 ? p->len - 96 : p->len);
-	memcpy(c.addr, v4 ? p->a.b + 12 : p->a.b, n);
-	put_attr(r, INET_DIAG_REQ_BYTECODE, &c, size);
+	size_t n = v4 ? 4 : 16, size = sizeof(code) - 16 + n;
+	const struct inet_diag_bc_op op = { .code = INET_DIAG_BC_D_COND,
+					    .yes = (uint8_t)size,
+					    .no = (uint16_t)(size + 4) };
+	const struct inet_diag_hostcond host = { .family = v4 ? AF_INET : AF_INET6,
+						 .prefix_len = (uint8_t)(v4 ? p->len - 96 : p->len),
+						 .port = -1 };
+	memcpy(code, &op, sizeof(op));
+	memcpy(code + sizeof(op), &host, sizeof(host));
+	memcpy(code + sizeof(op) + sizeof(host), v4 ? p->a.b + 12 : p->a.b, n);
+	put_attr(r, INET_DIAG_REQ_BYTECODE, code, size);
 }
 
 /* The older form of the question answers for both families in one pass over the kernel's table. */

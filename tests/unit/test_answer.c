@@ -396,8 +396,9 @@ static struct vars answer(struct decision *d, const struct addr *to)
 	assert_true(n > 0);
 	for (struct reader r = rd_init(out, n); r.left > 0; vars.n++) {
 		const uint8_t *head = rd_take(&r, 3);
-		assert_memory_equal(head, "\1\3\2", 3);
 		struct spop_bytes key = spop_string(&r);
+		/* the generation is the session's, all else the transaction's */
+		assert_memory_equal(head, spop_is(key, "bind") ? "\1\3\1" : "\1\3\2", 3);
 		assert_true(key.n < 16 && vars.n < 16);
 		memcpy(vars.key[vars.n], key.p, key.n);
 		vars.v[vars.n] = spop_value(&r);
@@ -452,6 +453,43 @@ static void allow(void **state)
 	to = addr_of("2001:db8::5");
 	v = answer(&d, &to);
 	assert_int_equal(var(&v, "addr")->type, SPOP_IPV6);
+}
+
+static void generations(void **state)
+{
+	struct addr to = addr_of("198.51.100.1");
+	struct decision d = decided(ACTION_ALLOW, REASON_ALLOWED, NEXT_NONE);
+	uint64_t got = 0;
+	/* the first question of a connection: the answer says whose it is */
+	tls("a.example", "a.example");
+	assert_false(req.q.has_generation);
+	struct vars v = answer(&d, &to);
+	assert_null(var(&v, "bind"));
+	d.generation = UINT64_C(1795236592974);
+	v = answer(&d, &to);
+	assert_true(spop_as_uint(var(&v, "bind"), INT64_MAX, &got) && got == d.generation);
+	/* later ones bring it back, and it is not set again, whatever it is by now */
+	make_hello("a.example");
+	start("cx-tls", 6);
+	ends();
+	put_binary("hello", hello, hello_len);
+	put_text("sni", "a.example");
+	put_int("bind", 77);
+	const struct question *q = read_it();
+	assert_true(q->has_generation);
+	assert_int_equal(q->generation, 77);
+	assert_int_equal(q->flaw, FLAW_NONE);
+	v = answer(&d, &to);
+	assert_null(var(&v, "bind"));
+	/* null: none yet; anything but a number: no question of ours */
+	start("cx-tcp", 4);
+	ends();
+	put_null("bind");
+	assert_false(read_it()->has_generation);
+	start("cx-tcp", 4);
+	ends();
+	put_text("bind", "77");
+	assert_int_equal(read_it()->flaw, FLAW_INTERNAL);
 }
 
 static void deny(void **state)
@@ -542,15 +580,16 @@ static void longest_answer(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		cmocka_unit_test(tls_question), cmocka_unit_test(tls_flaws),
-		cmocka_unit_test(tls_nul),      cmocka_unit_test(tls_bad_hellos),
-		cmocka_unit_test(tls_ech),      cmocka_unit_test(http_question),
-		cmocka_unit_test(http_flaws),   cmocka_unit_test(http_upgrade),
-		cmocka_unit_test(tcp_question), cmocka_unit_test(ends_wrong),
-		cmocka_unit_test(odd_messages), cmocka_unit_test(every_cut),
-		cmocka_unit_test(long_id),      cmocka_unit_test(allow),
-		cmocka_unit_test(deny),         cmocka_unit_test(unsound),
-		cmocka_unit_test(tcp_answers),  cmocka_unit_test(longest_answer),
+		cmocka_unit_test(tls_question),   cmocka_unit_test(tls_flaws),
+		cmocka_unit_test(tls_nul),        cmocka_unit_test(tls_bad_hellos),
+		cmocka_unit_test(tls_ech),        cmocka_unit_test(http_question),
+		cmocka_unit_test(http_flaws),     cmocka_unit_test(http_upgrade),
+		cmocka_unit_test(tcp_question),   cmocka_unit_test(ends_wrong),
+		cmocka_unit_test(odd_messages),   cmocka_unit_test(every_cut),
+		cmocka_unit_test(long_id),        cmocka_unit_test(allow),
+		cmocka_unit_test(generations),    cmocka_unit_test(deny),
+		cmocka_unit_test(unsound),        cmocka_unit_test(tcp_answers),
+		cmocka_unit_test(longest_answer),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

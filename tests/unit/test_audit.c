@@ -191,7 +191,8 @@ static void writes_what_a_proxy_knows(void **state)
 	e.origin = "policy.yaml:12";
 	e.id = "id-7\r\n";
 	e.id_len = 6;
-	e.generation = 9;
+	e.generation = UINT64_C(1795236592974);
+	e.task = "job-17";
 	assert_true(audit_put(r, &e));
 	assert_int_equal(audit_drain(a, NULL), 1);
 	char *text = slurp(path);
@@ -203,7 +204,7 @@ static void writes_what_a_proxy_knows(void **state)
 	assert_false(has(text, "secret"));
 	assert_true(has(text, "\"observed\":true"));
 	assert_true(has(text, "\"origin\":\"policy.yaml:12\""));
-	assert_true(has(text, "\"generation\":9"));
+	assert_true(has(text, "\"task\":\"job-17\",\"generation\":1795236592974,"));
 	free(text);
 	audit_ring_free(r);
 	audit_free(a);
