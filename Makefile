@@ -26,7 +26,7 @@ POLICY_SRC := shared/policy/policy.c shared/policy/check.c shared/policy/slot.c 
 LIVE_SRC := shared/live/decide.c shared/live/audit.c shared/live/locals.c shared/live/bind.c
 COMPILE_SRC := $(addprefix shared/compile/,arena.c diag.c yaml.c keys.c values.c names.c entries.c list.c \
 	files.c presets.c profiles.c sources.c extras.c model.c lint.c ruleid.c file.c \
-	pool.c layout.c flatten.c place.c write.c out.c terms.c walk.c dump.c diff.c sign.c \
+	pool.c layout.c flatten.c dns.c place.c write.c out.c terms.c walk.c dump.c diff.c sign.c \
 	emit_unbound.c emit_haproxy.c emit_nftables.c import.c schema.c)
 PRESETS := $(addprefix shared/compile/presets/,apt.yaml bitbucket.yaml crates.yaml default-strict.yaml \
 	default.yaml docker.yaml github.yaml gitlab.yaml go.yaml maven.yaml npm.yaml openai.yaml pypi.yaml \
@@ -39,9 +39,12 @@ SPOA_LIB_SRC := spoa-agent/spop.c spoa-agent/hello.c spoa-agent/url.c spoa-agent
 SPOA_SRC := $(SPOA_LIB_SRC) spoa-agent/listen.c spoa-agent/server.c spoa-agent/main.c
 MODULE_SRC := unbound-module/answer.c unbound-module/buildid.c # and module.c, per Unbound
 
+DNS_SRC := shared/dns/gate.c
+
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 CORE_OBJ := $(call obj,$(BASE_SRC) $(POLICY_SRC))
 LIVE_OBJ := $(call obj,$(LIVE_SRC))
+DNS_OBJ := $(call obj,$(DNS_SRC))
 COMPILE_OBJ := $(call obj,$(COMPILE_SRC)) $(BUILD)/obj/presets.gen.o
 
 POLICY_LIBS := -lcrypto
@@ -108,7 +111,7 @@ integration-bind: $(BUILD)/cxctl $(BUILD)/faulty/cxctl $(BUILD)/cx-policyc
 # tests/unit/test_NAME.c is one program; it takes what it needs of the objects of UNIT_LIB_SRC.
 UNIT_TESTS := bytes name addr audit badpolicy texts slot verdict decide \
 	spop hello hello_openssl authority session answer resolve bind overlay
-UNIT_LIB_SRC := $(BASE_SRC) $(POLICY_SRC) $(LIVE_SRC) $(SPOA_LIB_SRC) shared/live/bindwrite.c
+UNIT_LIB_SRC := $(BASE_SRC) $(POLICY_SRC) $(LIVE_SRC) $(DNS_SRC) $(SPOA_LIB_SRC) shared/live/bindwrite.c
 UNIT_LIBS := -lcmocka $(POLICY_LIBS) -pthread
 $(BUILD)/unit/test_hello_openssl: UNIT_LIBS += -lssl
 $(BUILD)/unit/test_resolve: UNIT_LIBS += -lev
@@ -286,7 +289,7 @@ integration-spoa: $(BUILD)/cx-spoa $(BUILD)/cx-policyc
 # A module is made for one Unbound: its headers, and its build id compiled in.
 # $(call module_for,MODULE.so,UNBOUND TREE,KIND OF BUILD,further flags)
 define module_for
-$(1): $(BUILD)/obj/$(notdir $(1:.so=))-$(3)-module.o $$(call obj,$$(MODULE_SRC)) $$(LIVE_OBJ) $$(CORE_OBJ)
+$(1): $(BUILD)/obj/$(notdir $(1:.so=))-$(3)-module.o $$(call obj,$$(MODULE_SRC)) $$(DNS_OBJ) $$(LIVE_OBJ) $$(CORE_OBJ)
 	$$(CC) $$(LDFLAGS) -shared -pthread -Wl,-Bsymbolic -Wl,-z,nodelete -o $$@ $$^ $$(POLICY_LIBS)
 
 $(BUILD)/obj/$(notdir $(1:.so=))-$(3)-module.o: unbound-module/module.c $(2)/stamp

@@ -593,11 +593,14 @@ int layout_and_write(const struct model *m, uint64_t required, uint8_t **bytes, 
 	layout_profiles(&o);
 	layout_tasks(&o);
 	tables_sources(&t, m);
+	tables_dns(&t, m);
 	layout_cidrs(&o);
 	layout_names(&o);
 	layout_info(&o);
 	tables_texts(&t, m, o.first_rule);
 	int rc = tables_place(&t);
+	if (rc == 0)
+		tables_ancestors(&t);
 	if (rc == 0)
 		rc = tables_write(&t, required, bytes, len);
 	if (rc != 0)

@@ -55,6 +55,8 @@ struct decider {
 };
 
 struct decide_thread {
+	struct bind_row row; /* of the decision made last */
+	struct binding binding;
 	struct decider *of;
 	struct slot_reader *reader;
 	struct audit_ring *ring;
@@ -449,30 +451,54 @@ static void add_binding(struct decide_thread *t, const struct policy *p, const s
 	f->binding = b;
 }
 
-void decide_judge(struct decide_thread *t, const struct question *q, struct now now,
-		  struct decision *out)
+void decide_describe(struct decide_thread *t, const struct policy *p, struct decision *out)
 {
-	struct facts f = { .now = now, .locals = locals_get(t->locals) };
-	const struct policy *p = slot_borrow(t->reader);
-	struct bind_row row;
-	struct binding b;
-	add_binding(t, p, q, &f, &b, &row);
-	verdict(p, q, &f, &out->v);
-	out->generation = f.binding ? row.generation : 0;
-	copy(out->task, sizeof(out->task), f.binding ? row.task : "");
-	out->profile[0] = out->rule[0] = out->policy[0] = '\0';
+	struct policy_info i;
+	out->profile[0] = out->rule[0] = '\0';
 	out->origin[0] = out->owner[0] = out->revision[0] = '\0';
+	if (!p)
+		return;
+	policy_info(p, &i);
+	policy_rule_id(p, out->v.rule, out->rule);
+	if (is_audited(t->of, &out->v))
+		describe(out, p, &i);
+}
+
+const struct policy *decide_begin(struct decide_thread *t, const struct question *q, struct now now,
+				  struct decision *out, struct facts *f)
+{
+	*f = (struct facts){ .now = now, .locals = locals_get(t->locals) };
+	const struct policy *p = slot_borrow(t->reader);
+	add_binding(t, p, q, f, &t->binding, &t->row);
+	verdict(p, q, f, &out->v);
+	out->generation = f->binding ? t->row.generation : 0;
+	copy(out->task, sizeof(out->task), f->binding ? t->row.task : "");
+	out->policy[0] = '\0';
 	out->deny_ttl_s = 0;
+	out->ancestor = false;
 	if (p) {
 		struct policy_info i;
 		policy_info(p, &i);
-		policy_rule_id(p, out->v.rule, out->rule);
 		copy(out->policy, sizeof(out->policy), i.digest);
 		out->deny_ttl_s = policy_deny_ttl_s(p, out->v.profile);
-		if (is_audited(t->of, &out->v))
-			describe(out, p, &i);
+		out->ancestor = out->v.action == ACTION_DENY && q->layer == LAYER_DNS && q->name &&
+				verdict_is_ancestor(p, out->v.profile, q->name);
 	}
+	decide_describe(t, p, out);
+	return p;
+}
+
+void decide_end(struct decide_thread *t)
+{
 	slot_release(t->reader);
+}
+
+void decide_judge(struct decide_thread *t, const struct question *q, struct now now,
+		  struct decision *out)
+{
+	struct facts f;
+	decide_begin(t, q, now, out, &f);
+	decide_end(t);
 }
 
 void decide_record(struct decide_thread *t, const struct question *q, struct now now,

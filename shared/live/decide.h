@@ -76,6 +76,7 @@ struct decision {
 	char rule[13];
 	char policy[13]; /* digest of the policy that decided, "" for no-policy */
 	uint32_t deny_ttl_s;
+	bool ancestor; /* dns.ancestors: nodata, and names below this one are listed */
 };
 
 /* now: both clocks, read by this call. For hosts without a clock of their own. */
@@ -90,6 +91,16 @@ void decide_judge(struct decide_thread *t, const struct question *q, struct now 
  * decision must not be given otherwise. True for generation 0.
  */
 bool decide_still(struct decide_thread *t, const struct addr *src, uint64_t generation);
+
+/*
+ * As decide_judge(), and keeps the policy and the facts for further questions of verdict.h to the
+ * same policy, until decide_end(). NULL: there is no policy. Not to be nested with decide_judge().
+ */
+const struct policy *decide_begin(struct decide_thread *t, const struct question *q, struct now now,
+				  struct decision *out, struct facts *f);
+void decide_end(struct decide_thread *t);
+/* Rule, origin and owner anew, after out->v was changed in between. */
+void decide_describe(struct decide_thread *t, const struct policy *p, struct decision *out);
 
 /*
  * Records a decision in the audit log, with what the question says; id (may be NULL) names the

@@ -154,6 +154,7 @@ struct verdict {
 	uint32_t profile; /* UINT32_MAX: none */
 	uint32_t rule;    /* the rule that decided, UINT32_MAX: none */
 	uint32_t rec;     /* for policy_rule_info() */
+	bool lifted;      /* what permitted it lets the name resolve to private addresses */
 	unsigned addr;    /* index into resolved[], where that was given and action is ALLOW */
 };
 
@@ -179,5 +180,27 @@ struct overlay_entry;
 /* Does the ceiling of the profile (`tasks.within`) cover what a binding wants to add? */
 bool verdict_may_add(const struct policy *p, uint32_t profile, const struct overlay_entry *e,
 		     const struct now *now);
+
+/*
+ * May the answer to a name that the profile may ask for go on to, or stand at, `target` (CNAME, DNAME,
+ * SVCB)? It need not be listed. ALLOWED, or NEVER or DENIED_ENTRY: it is under `never`, the profile
+ * denies it, or it is in a zone with resolvers of other profiles only. profile UINT32_MAX (the
+ * gateway's own look-ups): `never` alone counts. *rule and *rec, where a rule decided, else
+ * UINT32_MAX.
+ */
+enum reason verdict_alias(const struct policy *p, uint32_t profile, const struct name *target,
+			  const struct facts *f, uint32_t *rule, uint32_t *rec);
+
+/* Is what the policy does not list passed, and only noted? */
+bool verdict_observes(const struct policy *p, uint32_t profile);
+/* Is AAAA not answered for this profile? */
+bool verdict_no_aaaa(const struct policy *p, uint32_t profile);
+/* May ECH parameters be handed out? */
+bool verdict_ech(const struct policy *p, uint32_t profile);
+/*
+ * Must a refusal of this name leave open that there are names below it (dns.ancestors: nodata), and
+ * does the profile list one there?
+ */
+bool verdict_is_ancestor(const struct policy *p, uint32_t profile, const struct name *n);
 
 #endif
