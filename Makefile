@@ -109,7 +109,7 @@ integration-bind: $(BUILD)/cxctl $(BUILD)/faulty/cxctl $(BUILD)/cx-policyc
 
 # ---- unit tests ----------------------------------------------------------------------------------
 # tests/unit/test_NAME.c is one program; it takes what it needs of the objects of UNIT_LIB_SRC.
-UNIT_TESTS := bytes name addr audit badpolicy texts slot verdict decide \
+UNIT_TESTS := bytes name addr audit badpolicy texts slot verdict decide gate \
 	spop hello hello_openssl authority session answer resolve bind overlay
 UNIT_LIB_SRC := $(BASE_SRC) $(POLICY_SRC) $(LIVE_SRC) $(DNS_SRC) $(SPOA_LIB_SRC) shared/live/bindwrite.c
 UNIT_LIBS := -lcmocka $(POLICY_LIBS) -pthread
@@ -131,7 +131,7 @@ $(BUILD)/unit/policy-%.bin: tests/unit/policy-%.yaml $(BUILD)/cx-policyc
 	$(BUILD)/cx-policyc $< -o $@ --now 2026-11-21 --allow-unenforced
 
 .PHONY: unit
-unit: $(UNIT_BIN) $(BUILD)/unit/policy-a.bin $(BUILD)/unit/policy-b.bin $(BUILD)/unit/policy-c.bin
+unit: $(UNIT_BIN) $(BUILD)/unit/policy-a.bin $(BUILD)/unit/policy-b.bin $(BUILD)/unit/policy-c.bin $(BUILD)/unit/policy-d.bin
 	@CX_BUILD=$(BUILD) tests/unit/run.sh $(UNIT_BIN)
 
 # ---- verdict cases -------------------------------------------------------------------------------
@@ -253,15 +253,15 @@ bench: $(BUILD)/cxctl $(BUILD)/bench/lookup $(BUILD)/bench/load $(BUILD)/bench/p
 
 # ---- fuzzing -------------------------------------------------------------------------------------
 # libFuzzer programs: `make fuzz` replays the corpus and runs each for FUZZ_TIME seconds.
-FUZZ_TARGETS := policy hello spop url
+FUZZ_TARGETS := gate policy hello spop url
 FUZZ_TIME ?= 10
-FUZZ_LIB_SRC := $(BASE_SRC) $(POLICY_SRC) spoa-agent/spop.c spoa-agent/hello.c spoa-agent/url.c \
+FUZZ_LIB_SRC := $(BASE_SRC) $(POLICY_SRC) $(LIVE_SRC) $(DNS_SRC) spoa-agent/spop.c spoa-agent/hello.c spoa-agent/url.c \
 	spoa-agent/dns.c spoa-agent/session.c spoa-agent/answer.c
 FUZZ_BIN := $(patsubst %,$(BUILD)/fuzz/fuzz_%,$(FUZZ_TARGETS))
 $(FUZZ_BIN): $(BUILD)/fuzz/%: tests/fuzz/%.c $(FUZZ_LIB_SRC)
 	@mkdir -p $(@D)
 	clang $(CPPFLAGS) -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined \
-		-fno-sanitize-recover=all -Wall -Wextra -Wno-unused-parameter -o $@ $^ $(POLICY_LIBS)
+		-fno-sanitize-recover=all -Wall -Wextra -Wno-unused-parameter -o $@ $^ $(POLICY_LIBS) -pthread
 
 # The compiler, whole.
 FUZZ_COMPILER_SRC := $(BASE_SRC) $(POLICY_SRC) $(COMPILE_SRC)
@@ -272,12 +272,12 @@ $(BUILD)/fuzz/fuzz_yaml $(BUILD)/fuzz/fuzz_dump: $(BUILD)/fuzz/%: tests/fuzz/%.c
 FUZZ_BIN += $(BUILD)/fuzz/fuzz_yaml $(BUILD)/fuzz/fuzz_dump
 
 .PHONY: fuzz
-fuzz: $(FUZZ_BIN) $(BUILD)/unit/policy-a.bin $(BUILD)/unit/policy-b.bin
+fuzz: $(FUZZ_BIN) $(BUILD)/unit/policy-a.bin $(BUILD)/unit/policy-b.bin $(BUILD)/unit/policy-d.bin
 	@BUILD=$(BUILD) FUZZ_TIME=$(FUZZ_TIME) tests/fuzz/run.sh $(FUZZ_BIN)
 
 # Only what is known already.
 .PHONY: fuzz-replay
-fuzz-replay: $(FUZZ_BIN) $(BUILD)/unit/policy-a.bin $(BUILD)/unit/policy-b.bin
+fuzz-replay: $(FUZZ_BIN) $(BUILD)/unit/policy-a.bin $(BUILD)/unit/policy-b.bin $(BUILD)/unit/policy-d.bin
 	@BUILD=$(BUILD) FUZZ_TIME=0 tests/fuzz/run.sh $(FUZZ_BIN)
 
 # ---- the agent -----------------------------------------------------------------------------------
