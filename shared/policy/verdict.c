@@ -987,12 +987,47 @@ enum reason verdict_address(const struct policy *p, uint32_t profile, const stru
 	return worst;
 }
 
+/* The first alias on the way that leads to where the name must not lead; ALLOWED: none. */
+static enum reason judge_aliases(const struct judge *j, uint32_t *rule, uint32_t *rec)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		const uint8_t *p = j->q->aliases[i];
+		size_t left = j->q->aliases_len[i], used = 0;
+		for (; p && left > 0; p += used, left -= used) {
+			struct name target;
+			if (name_from_wire(&target, p, left, &used) != NAME_OK)
+				return REASON_NEVER;
+			enum reason r =
+				verdict_alias(j->p, j->out->profile, &target, j->f, rule, rec);
+			if (r != REASON_ALLOWED)
+				return r;
+		}
+	}
+	return REASON_ALLOWED;
+}
+
 /* Picks the first address that may be used; if none, the reason that stands first in the list. */
 static void judge_resolved(struct judge *j)
 {
 	const struct question *q = j->q;
 	struct verdict *v = j->out;
 	enum reason why = REASON_UNRESOLVED;
+	uint32_t rule = FMT_NONE, rec = UINT32_MAX;
+	enum reason alias = judge_aliases(j, &rule, &rec);
+	bool observing =
+		alias == REASON_DENIED_ENTRY && j->profile && j->profile->flags & PROFILE_OBSERVE;
+	if (alias != REASON_ALLOWED && !observing) {
+		settle(j, REASON_DENIED_ENTRY, rule, rec);
+		v->observed = false;
+		v->next = NEXT_NONE;
+		return;
+	}
+	if (observing && !v->observed) {
+		v->reason = REASON_DENIED_ENTRY;
+		v->rule = rule;
+		v->rec = rec;
+		v->observed = true;
+	}
 	for (unsigned i = 0; i < q->n_resolved; i++) {
 		enum reason r = verdict_address(j->p, v->profile, &q->resolved[i], j->lifted, j->f);
 		if (r == REASON_ALLOWED) {

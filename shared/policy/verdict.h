@@ -112,6 +112,9 @@ struct question {
 	 */
 	const struct addr *resolved;
 	unsigned n_resolved;
+	/* Where aliases led on the way there: names in wire form with root, one behind another. */
+	const uint8_t *aliases[2];
+	size_t aliases_len[2];
 };
 
 /* The addresses of the gateway itself, sorted (addr_cmp). */
