@@ -23,7 +23,7 @@ DEPFLAGS = -MMD -MP
 BASE_SRC := shared/base/name.c shared/base/addr.c
 POLICY_SRC := shared/policy/policy.c shared/policy/check.c shared/policy/slot.c shared/policy/verdict.c \
 	shared/policy/overlay.c
-LIVE_SRC := shared/live/decide.c shared/live/audit.c shared/live/locals.c shared/live/bind.c
+LIVE_SRC := shared/live/decide.c shared/live/audit.c shared/live/locals.c shared/live/bind.c shared/live/pin.c
 COMPILE_SRC := $(addprefix shared/compile/,arena.c diag.c yaml.c keys.c values.c names.c entries.c list.c \
 	files.c presets.c profiles.c sources.c extras.c model.c lint.c ruleid.c file.c \
 	pool.c layout.c flatten.c dns.c place.c write.c out.c terms.c walk.c dump.c diff.c sign.c \
@@ -109,7 +109,7 @@ integration-bind: $(BUILD)/cxctl $(BUILD)/faulty/cxctl $(BUILD)/cx-policyc
 
 # ---- unit tests ----------------------------------------------------------------------------------
 # tests/unit/test_NAME.c is one program; it takes what it needs of the objects of UNIT_LIB_SRC.
-UNIT_TESTS := bytes name addr audit badpolicy texts slot verdict decide gate \
+UNIT_TESTS := bytes name addr audit badpolicy texts slot verdict decide gate pin \
 	spop hello hello_openssl authority session answer resolve bind overlay
 UNIT_LIB_SRC := $(BASE_SRC) $(POLICY_SRC) $(LIVE_SRC) $(DNS_SRC) $(SPOA_LIB_SRC) shared/live/bindwrite.c
 UNIT_LIBS := -lcmocka $(POLICY_LIBS) -pthread
@@ -314,11 +314,11 @@ $(BUILD)/race: tests/integration/unbound/race.c
 	$(CC) $(CPPFLAGS) -std=gnu11 -O2 -g -Wall -Wextra -Werror -o $@ $<
 
 .PHONY: integration-unbound integration-unbound-sanitized
-integration-unbound: $(BUILD)/cx_unbound.so $(BUILD)/plain/cx_unbound.so $(BUILD)/race $(BUILD)/cx-policyc \
+integration-unbound: $(BUILD)/cx-spoa $(BUILD)/cx_unbound.so $(BUILD)/plain/cx_unbound.so $(BUILD)/race $(BUILD)/cx-policyc \
 		$(BUILD)/leaky/cx_unbound_stock_cache.so $(BUILD)/leaky/cx_unbound_shared_flight.so
 	BUILD=$(BUILD) tests/integration/unbound/run.py
 # With BUILD, SAN and UNBOUND of a sanitizer build: make asan, make tsan.
-integration-unbound-sanitized: $(BUILD)/cx_unbound.so $(BUILD)/own-cache/cx_unbound.so $(BUILD)/race $(BUILD)/cx-policyc
+integration-unbound-sanitized: $(BUILD)/cx-spoa $(BUILD)/cx_unbound.so $(BUILD)/own-cache/cx_unbound.so $(BUILD)/race $(BUILD)/cx-policyc
 	BUILD=$(BUILD) tests/integration/unbound/run.py --sanitized $(notdir $(UNBOUND))
 
 UNBOUND_RECIPE := unbound-module/build-unbound.sh unbound-module/honour-reply-callback-veto.patch

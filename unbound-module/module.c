@@ -418,7 +418,17 @@ static enum gate_fate judge_rr(struct gate *g, enum gate_section s,
 	return gate_record(g, s, ntohs(k->rk.type), d->rr_data[i] + 2, n, out, out_n);
 }
 
-/* Only looks: how the gate closes is what counts. */
+/* Sets in the cache say until when they hold, in s since 1970; copies for a query, how long. */
+static void show_owner(struct gate *g, enum gate_section s, const struct ub_packed_rrset_key *k,
+		       time_t since)
+{
+	const struct packed_rrset_data *d = k->entry.data;
+	time_t ttl = d->ttl > since ? d->ttl - since : 0;
+
+	gate_owner(g, s, k->rk.dname, k->rk.dname_len, ttl > INT32_MAX ? INT32_MAX : (uint32_t)ttl);
+}
+
+/* Only looks, at what is in the cache: how the gate closes is what counts. */
 static void look_at(struct gate *g, const struct reply_info *rep)
 {
 	size_t n;
@@ -426,6 +436,7 @@ static void look_at(struct gate *g, const struct reply_info *rep)
 	for (size_t i = 0; i < rep->rrset_count; i++) {
 		const struct packed_rrset_data *d = rep->rrsets[i]->entry.data;
 
+		show_owner(g, section_of(rep, i), rep->rrsets[i], g->f.now.wall_ns / 1000000000);
 		for (size_t k = 0; k < d->count; k++)
 			judge_rr(g, section_of(rep, i), rep->rrsets[i], k, NULL, &n);
 	}
@@ -466,6 +477,7 @@ static struct ub_packed_rrset_key *filter_set(struct gate *g, enum gate_section 
 	if (!k)
 		return NULL;
 	d = k->entry.data;
+	show_owner(g, s, set, 0);
 	for (size_t i = 0; i < from->count; i++) {
 		uint8_t *room = regional_alloc(r, from->rr_len[i] + 2);
 		size_t n = 0;
@@ -1128,8 +1140,9 @@ static void start_decider(void)
 	struct decider_options o = {
 		.component = "unbound",
 		.policy_path = setting("CX_POLICY", "/var/lib/cx/policy.bin"),
-		.audit_path = setting("CX_AUDIT", "/var/log/cx/audit.jsonl"),
 		.runtime_dir = setting("CX_RUNTIME_DIR", "/run/cx"),
+		.pins_write = "unbound",
+		.audit_path = setting("CX_AUDIT", "/var/log/cx/audit.jsonl"),
 		.pubkey_path = setting("CX_PUBKEY", NULL),
 		.audience = setting("CX_AUDIENCE", NULL),
 		.features = FEATURES_ENFORCED,

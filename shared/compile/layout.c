@@ -600,8 +600,6 @@ int layout_and_write(const struct model *m, uint64_t required, uint8_t **bytes, 
 	tables_texts(&t, m, o.first_rule);
 	int rc = tables_place(&t);
 	if (rc == 0)
-		tables_ancestors(&t);
-	if (rc == 0)
 		rc = tables_write(&t, required, bytes, len);
 	if (rc != 0)
 		diag_error(m->diags, (struct pos){ 0 }, "too-large",

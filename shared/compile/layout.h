@@ -107,8 +107,8 @@ void tables_texts(struct tables *t, const struct model *m, const uint32_t *first
 void tables_dns(struct tables *t, const struct model *m);
 
 /*
- * dns.c: the names above listed ones, if a profile wants to know them; behind tables_place(), which
- * picks the hash seed.
+ * dns.c: the names above listed ones, if a profile wants to know them. tables_place() calls it when the
+ * hash seed is known.
  */
 void tables_ancestors(struct tables *t);
 

@@ -29,6 +29,9 @@ bool gate_open(struct gate *g, struct decide_thread *t, const struct question *q
 	*g = (struct gate){ .t = t, .q = q, .d = d, .removed_for = REASON_ALLOWED };
 	g->p = decide_begin(t, q, now, d, &g->f);
 	g->was = d->v;
+	g->ttl_s = UINT32_MAX;
+	if (q->name)
+		g->at = *q->name;
 	g->filters = d->v.action == ACTION_ALLOW && !d->v.unpoliced;
 	return d->v.unpoliced || d->v.action == ACTION_ALLOW;
 }
@@ -59,6 +62,12 @@ static bool no_aaaa(const struct gate *g)
 	return !g->d->v.any_profile && verdict_no_aaaa(g->p, g->d->v.profile);
 }
 
+static void note_pin(struct gate *g, const struct addr *a)
+{
+	if (g->on_chain && g->n_pins < GATE_MAX_PINS)
+		g->pins[g->n_pins++] = *a;
+}
+
 static enum gate_fate judge_address(struct gate *g, uint16_t type, const uint8_t *data, size_t n)
 {
 	struct addr a;
@@ -67,7 +76,11 @@ static enum gate_fate judge_address(struct gate *g, uint16_t type, const uint8_t
 		return GATE_DROP;
 	}
 	a = type == TYPE_A ? addr_from_v4(data) : addr_from_v6(data);
-	return may_see(g, &a) ? GATE_KEEP : GATE_DROP;
+	if (!may_see(g, &a))
+		return GATE_DROP;
+	if (type == g->q->qtype)
+		note_pin(g, &a);
+	return GATE_KEEP;
 }
 
 /* ---- aliases ---- */
@@ -86,14 +99,17 @@ static void refuse_alias(struct gate *g, enum reason r, uint32_t rule, uint32_t 
 		g->d->v.action = ACTION_DENY;
 }
 
-static void judge_alias(struct gate *g, const uint8_t *data, size_t n, size_t *used)
+static void judge_alias(struct gate *g, uint16_t type, const uint8_t *data, size_t n, size_t *used)
 {
 	struct name target;
 	uint32_t rule = UINT32_MAX, rec = UINT32_MAX;
 	enum reason r = REASON_NEVER;
 	*used = 0;
-	if (name_from_wire(&target, data, n, used) == NAME_OK)
+	if (name_from_wire(&target, data, n, used) == NAME_OK) {
 		r = verdict_alias(g->p, g->d->v.profile, &target, &g->f, &rule, &rec);
+		if (type == TYPE_CNAME && g->on_chain)
+			g->at = target;
+	}
 	if (r != REASON_ALLOWED)
 		refuse_alias(g, r, rule, rec);
 }
@@ -173,7 +189,7 @@ static enum gate_fate judge_service(struct gate *g, const uint8_t *data, size_t 
 	rd_be16(&r);
 	if (r.bad)
 		return GATE_DROP;
-	judge_alias(g, r.p, r.left, &used);
+	judge_alias(g, TYPE_SVCB, r.p, r.left, &used);
 	rd_skip(&r, used);
 	wr_bytes(&w, data, 2 + used);
 	while (!r.bad && r.left > 0) {
@@ -209,7 +225,7 @@ static enum gate_fate judge_record(struct gate *g, enum gate_section s, uint16_t
 	case TYPE_CNAME:
 	case TYPE_DNAME:
 		if (s == GATE_ANSWER)
-			judge_alias(g, data, n, &used);
+			judge_alias(g, type, data, n, &used);
 		return GATE_KEEP;
 	case TYPE_SVCB:
 	case TYPE_HTTPS:
@@ -217,6 +233,16 @@ static enum gate_fate judge_record(struct gate *g, enum gate_section s, uint16_t
 	default:
 		return GATE_KEEP;
 	}
+}
+
+void gate_owner(struct gate *g, enum gate_section s, const uint8_t *wire, size_t n, uint32_t ttl_s)
+{
+	struct name owner;
+	g->on_chain = g->filters && s == GATE_ANSWER &&
+		      name_from_wire(&owner, wire, n, NULL) == NAME_OK &&
+		      name_equal(&owner, &g->at);
+	if (g->on_chain && ttl_s < g->ttl_s)
+		g->ttl_s = ttl_s;
 }
 
 enum gate_fate gate_record(struct gate *g, enum gate_section s, uint16_t type, const uint8_t *data,
@@ -248,5 +274,8 @@ bool gate_close(struct gate *g)
 	if (v->action != g->was.action || v->reason != g->was.reason)
 		decide_describe(g->t, g->p, g->d);
 	decide_end(g->t);
+	if (g->filters && v->action == ACTION_ALLOW && !v->any_profile && g->n_pins > 0)
+		decide_pin(g->t, g->q, g->d->generation, g->pins, g->n_pins, g->ttl_s,
+			   g->f.now.boot_ns);
 	return v->unpoliced || v->action == ACTION_ALLOW;
 }

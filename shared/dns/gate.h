@@ -34,6 +34,8 @@ enum gate_fate {
 	GATE_CHANGED /* the caller's buffer holds what to send instead; signatures as with DROP */
 };
 
+enum { GATE_MAX_PINS = 18 };
+
 struct gate {
 	struct decide_thread *t;
 	const struct question *q;
@@ -45,6 +47,11 @@ struct gate {
 	bool changed;             /* some record was dropped or changed */
 	unsigned wanted, removed; /* records of the answer that are of the type asked for */
 	enum reason removed_for;  /* the first reason that holds of those removed */
+	struct name at;           /* where the chain of aliases has got to */
+	bool on_chain;            /* the set shown now stands there */
+	uint32_t ttl_s;           /* the least on the chain */
+	unsigned n_pins;
+	struct addr pins[GATE_MAX_PINS];
 };
 
 /*
@@ -55,6 +62,13 @@ bool gate_open(struct gate *g, struct decide_thread *t, const struct question *q
 	       struct decision *d);
 
 /*
+ * The records that follow belong to this name (wire form with root) and hold so long. Only addresses
+ * at the end of the chain of aliases that starts at the question are pinned; of owners that are not
+ * told, none.
+ */
+void gate_owner(struct gate *g, enum gate_section s, const uint8_t *wire, size_t n, uint32_t ttl_s);
+
+/*
  * One record: its type and its data, names in it uncompressed. For GATE_CHANGED out (n octets) takes
  * the data and *out_n its length, which never grows; out may be NULL where only the fate counts.
  */
@@ -62,7 +76,7 @@ enum gate_fate gate_record(struct gate *g, enum gate_section s, uint16_t type, c
 			   size_t n, uint8_t *out, size_t *out_n);
 
 /*
- * The outcome: true, and the answer is to be sent as gate_record() said (g->changed: not as it is);
+ * The outcome, and the pins: true, and the answer is to be sent as gate_record() said (g->changed: not as it is);
  * or false, and *d says with what reason to refuse. Returns the policy.
  */
 bool gate_close(struct gate *g);

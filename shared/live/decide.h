@@ -35,7 +35,8 @@ struct decider_options {
 	const char *component; /* "unbound", "spoa", "dns" */
 	const char *policy_path;
 	const char *audit_path;  /* NULL: no audit log; "-": standard error */
-	const char *runtime_dir; /* where the bindings are; NULL: there are none */
+	const char *runtime_dir; /* where bindings and pins are; NULL: there are none */
+	const char *pins_write; /* the name of the table that this process writes; NULL: it reads */
 	const char *pubkey_path; /* PEM, Ed25519; NULL: signatures are not required */
 	const char *audience;    /* what this host is: struct policy_trust; NULL: any */
 	uint64_t min_serial;
@@ -99,6 +100,9 @@ bool decide_still(struct decide_thread *t, const struct addr *src, uint64_t gene
 const struct policy *decide_begin(struct decide_thread *t, const struct question *q, struct now now,
 				  struct decision *out, struct facts *f);
 void decide_end(struct decide_thread *t);
+/* Pins addresses that DNS gave to the subject of a decision, for a name. A resolver's to do. */
+void decide_pin(struct decide_thread *t, const struct question *q, uint64_t generation,
+		const struct addr *v, unsigned n, uint32_t ttl_s, uint64_t now_ns);
 /* Rule, origin and owner anew, after out->v was changed in between. */
 void decide_describe(struct decide_thread *t, const struct policy *p, struct decision *out);
 

@@ -43,7 +43,7 @@ enum feature {
 #define FEATURES_ENFORCED                                                                          \
 	(FEATURE(HTTP_RULES) | FEATURE(IGNORE) | FEATURE(ECH_ALLOW) | FEATURE(AUDIENCE) |          \
 	 FEATURE(BINDINGS) | FEATURE(TASKS) | FEATURE(PRIVATE_RANGES) | FEATURE(ANCESTORS) |       \
-	 FEATURE(AAAA) | FEATURE(RESOLVERS))
+	 FEATURE(AAAA) | FEATURE(RESOLVERS) | FEATURE(PINS))
 
 /* The construct behind a bit, or "unknown". */
 const char *feature_text(unsigned bit);

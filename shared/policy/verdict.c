@@ -1116,6 +1116,29 @@ static bool profile_has_port(const struct judge *j, unsigned proto)
 	return binding_has_port(j, proto);
 }
 
+/* Does an entry for one of the names that the destination is pinned to permit it? */
+static bool judge_pinned(struct judge *j)
+{
+	for (unsigned i = 0; i < j->f->n_pinned; i++) {
+		struct question q = *j->q;
+		struct verdict v = *j->out;
+		struct judge name = *j;
+		q.name = &j->f->pinned[i];
+		name.q = &q;
+		name.out = &v;
+		name.lifted = false;
+		judge_name(&name);
+		if (v.action != ACTION_ALLOW || v.next != NEXT_RAW)
+			continue;
+		if (zone_of(j->p, v.profile, q.name) == ZONE_OWN)
+			name.lifted = true;
+		*j->out = v;
+		j->lifted = name.lifted;
+		return true;
+	}
+	return false;
+}
+
 /* A destination without a name: a listed cidr, else (TCP only) what to read first on this port. */
 static void judge_destination(struct judge *j)
 {
@@ -1130,7 +1153,7 @@ static void judge_destination(struct judge *j)
 			v->reason = REASON_IP_LITERAL;
 		return;
 	}
-	if (v->reason == REASON_NEVER || v->reason == REASON_DENIED_ENTRY)
+	if (v->reason == REASON_NEVER || v->reason == REASON_DENIED_ENTRY || judge_pinned(j))
 		return;
 	enum next next = profile_has_port(j, PROTO_HTTPS)  ? NEXT_TLS
 			 : profile_has_port(j, PROTO_HTTP) ? NEXT_HTTP

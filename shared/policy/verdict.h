@@ -80,7 +80,7 @@ enum question_flaw {
  *   TLS      name (SNI), port, ech; resolved
  *   HTTP     name (Host), port, method, path, upgrade; resolved
  *   CONNECT  name and port, or (has_dst) dst and port
- *   TCP      dst and port
+ *   TCP      dst and port; facts.pinned
  * Pointers are borrowed for the call.
  */
 struct question {
@@ -139,6 +139,9 @@ struct facts {
 	struct now now;
 	struct addr_set locals;
 	const struct binding *binding; /* of the source, in force now; NULL: none */
+	/* TCP: the names that DNS told this very source, and that the destination is pinned to */
+	const struct name *pinned;
+	unsigned n_pinned;
 };
 
 enum action { ACTION_DENY, ACTION_ALLOW, ACTION_NEXT };

@@ -228,7 +228,7 @@ remote-control:
         self.conf = write(os.path.join(self.dir, "conf"), conf)
         self.audit = os.path.join(self.dir, "audit.jsonl")
         e = {k: v for k, v in os.environ.items() if not k.startswith("CX_")}
-        e.update({"CX_POLICY": policy or os.path.join(self.dir, "no-policy.bin"),
+        e.update({"CX_RUNTIME_DIR": self.dir, "CX_POLICY": policy or os.path.join(self.dir, "no-policy.bin"),
                   "CX_AUDIT": self.audit if audit == "on" else audit})
         e.update(sanitizer_options(self.dir))
         e.update(env or {})
