@@ -113,7 +113,7 @@ static int by_hash(const void *a, const void *b)
 /* All names above one that is listed: below a wildcard, its own, too. */
 static void put_above(struct tables *t, const struct placed *p, const struct fmt_rule *r)
 {
-	uint8_t off[NAME_MAX_LABELS];
+	uint8_t off[NAME_MAX_LABELS] = { 0 };
 	unsigned n = 0;
 	uint64_t h = t->seed;
 	for (size_t at = 0; at < p->len; at += 1 + (size_t)p->wire[at])

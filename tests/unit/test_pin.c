@@ -232,7 +232,7 @@ static void damaged_rows(void **state)
 	pin(w, &a, "git.example.org", "192.0.2.1", 60, 100);
 	pins_close(w);
 	int fd = open(path, O_RDWR);
-	off_t used[64];
+	off_t used[64] = { 0 };
 	unsigned n_used = 0;
 	/* only where something stands, or the file would fill the disk */
 	for (off_t at = 4096; n_used < 64 && (at = lseek(fd, at, SEEK_DATA)) >= 0; at += 4096)
