@@ -23,10 +23,10 @@ DEPFLAGS = -MMD -MP
 BASE_SRC := shared/base/name.c shared/base/addr.c
 POLICY_SRC := shared/policy/policy.c shared/policy/check.c shared/policy/slot.c shared/policy/verdict.c \
 	shared/policy/overlay.c
-LIVE_SRC := shared/live/decide.c shared/live/audit.c shared/live/locals.c shared/live/bind.c
+LIVE_SRC := shared/live/decide.c shared/live/audit.c shared/live/locals.c shared/live/bind.c shared/live/pin.c
 COMPILE_SRC := $(addprefix shared/compile/,arena.c diag.c yaml.c keys.c values.c names.c entries.c list.c \
 	files.c presets.c profiles.c sources.c extras.c model.c lint.c ruleid.c file.c \
-	pool.c layout.c flatten.c place.c write.c out.c terms.c walk.c dump.c diff.c sign.c \
+	pool.c layout.c flatten.c dns.c place.c write.c out.c terms.c walk.c dump.c diff.c sign.c \
 	emit_unbound.c emit_haproxy.c emit_nftables.c import.c schema.c)
 PRESETS := $(addprefix shared/compile/presets/,apt.yaml bitbucket.yaml crates.yaml default-strict.yaml \
 	default.yaml docker.yaml github.yaml gitlab.yaml go.yaml maven.yaml npm.yaml openai.yaml pypi.yaml \
@@ -39,9 +39,12 @@ SPOA_LIB_SRC := spoa-agent/spop.c spoa-agent/hello.c spoa-agent/url.c spoa-agent
 SPOA_SRC := $(SPOA_LIB_SRC) spoa-agent/listen.c spoa-agent/server.c spoa-agent/main.c
 MODULE_SRC := unbound-module/answer.c unbound-module/buildid.c # and module.c, per Unbound
 
+DNS_SRC := shared/dns/gate.c
+
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 CORE_OBJ := $(call obj,$(BASE_SRC) $(POLICY_SRC))
 LIVE_OBJ := $(call obj,$(LIVE_SRC))
+DNS_OBJ := $(call obj,$(DNS_SRC))
 COMPILE_OBJ := $(call obj,$(COMPILE_SRC)) $(BUILD)/obj/presets.gen.o
 
 POLICY_LIBS := -lcrypto
@@ -106,9 +109,9 @@ integration-bind: $(BUILD)/cxctl $(BUILD)/faulty/cxctl $(BUILD)/cx-policyc
 
 # ---- unit tests ----------------------------------------------------------------------------------
 # tests/unit/test_NAME.c is one program; it takes what it needs of the objects of UNIT_LIB_SRC.
-UNIT_TESTS := bytes name addr audit badpolicy texts slot verdict decide \
+UNIT_TESTS := bytes name addr audit badpolicy texts slot verdict decide gate pin \
 	spop hello hello_openssl authority session answer resolve bind overlay
-UNIT_LIB_SRC := $(BASE_SRC) $(POLICY_SRC) $(LIVE_SRC) $(SPOA_LIB_SRC) shared/live/bindwrite.c
+UNIT_LIB_SRC := $(BASE_SRC) $(POLICY_SRC) $(LIVE_SRC) $(DNS_SRC) $(SPOA_LIB_SRC) shared/live/bindwrite.c
 UNIT_LIBS := -lcmocka $(POLICY_LIBS) -pthread
 $(BUILD)/unit/test_hello_openssl: UNIT_LIBS += -lssl
 $(BUILD)/unit/test_resolve: UNIT_LIBS += -lev
@@ -128,7 +131,7 @@ $(BUILD)/unit/policy-%.bin: tests/unit/policy-%.yaml $(BUILD)/cx-policyc
 	$(BUILD)/cx-policyc $< -o $@ --now 2026-11-21 --allow-unenforced
 
 .PHONY: unit
-unit: $(UNIT_BIN) $(BUILD)/unit/policy-a.bin $(BUILD)/unit/policy-b.bin $(BUILD)/unit/policy-c.bin
+unit: $(UNIT_BIN) $(BUILD)/unit/policy-a.bin $(BUILD)/unit/policy-b.bin $(BUILD)/unit/policy-c.bin $(BUILD)/unit/policy-d.bin
 	@CX_BUILD=$(BUILD) tests/unit/run.sh $(UNIT_BIN)
 
 # ---- verdict cases -------------------------------------------------------------------------------
@@ -250,15 +253,15 @@ bench: $(BUILD)/cxctl $(BUILD)/bench/lookup $(BUILD)/bench/load $(BUILD)/bench/p
 
 # ---- fuzzing -------------------------------------------------------------------------------------
 # libFuzzer programs: `make fuzz` replays the corpus and runs each for FUZZ_TIME seconds.
-FUZZ_TARGETS := policy hello spop url
+FUZZ_TARGETS := gate policy hello spop url
 FUZZ_TIME ?= 10
-FUZZ_LIB_SRC := $(BASE_SRC) $(POLICY_SRC) spoa-agent/spop.c spoa-agent/hello.c spoa-agent/url.c \
+FUZZ_LIB_SRC := $(BASE_SRC) $(POLICY_SRC) $(LIVE_SRC) $(DNS_SRC) spoa-agent/spop.c spoa-agent/hello.c spoa-agent/url.c \
 	spoa-agent/dns.c spoa-agent/session.c spoa-agent/answer.c
 FUZZ_BIN := $(patsubst %,$(BUILD)/fuzz/fuzz_%,$(FUZZ_TARGETS))
 $(FUZZ_BIN): $(BUILD)/fuzz/%: tests/fuzz/%.c $(FUZZ_LIB_SRC)
 	@mkdir -p $(@D)
 	clang $(CPPFLAGS) -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined \
-		-fno-sanitize-recover=all -Wall -Wextra -Wno-unused-parameter -o $@ $^ $(POLICY_LIBS)
+		-fno-sanitize-recover=all -Wall -Wextra -Wno-unused-parameter -o $@ $^ $(POLICY_LIBS) -pthread
 
 # The compiler, whole.
 FUZZ_COMPILER_SRC := $(BASE_SRC) $(POLICY_SRC) $(COMPILE_SRC)
@@ -269,12 +272,12 @@ $(BUILD)/fuzz/fuzz_yaml $(BUILD)/fuzz/fuzz_dump: $(BUILD)/fuzz/%: tests/fuzz/%.c
 FUZZ_BIN += $(BUILD)/fuzz/fuzz_yaml $(BUILD)/fuzz/fuzz_dump
 
 .PHONY: fuzz
-fuzz: $(FUZZ_BIN) $(BUILD)/unit/policy-a.bin $(BUILD)/unit/policy-b.bin
+fuzz: $(FUZZ_BIN) $(BUILD)/unit/policy-a.bin $(BUILD)/unit/policy-b.bin $(BUILD)/unit/policy-d.bin
 	@BUILD=$(BUILD) FUZZ_TIME=$(FUZZ_TIME) tests/fuzz/run.sh $(FUZZ_BIN)
 
 # Only what is known already.
 .PHONY: fuzz-replay
-fuzz-replay: $(FUZZ_BIN) $(BUILD)/unit/policy-a.bin $(BUILD)/unit/policy-b.bin
+fuzz-replay: $(FUZZ_BIN) $(BUILD)/unit/policy-a.bin $(BUILD)/unit/policy-b.bin $(BUILD)/unit/policy-d.bin
 	@BUILD=$(BUILD) FUZZ_TIME=0 tests/fuzz/run.sh $(FUZZ_BIN)
 
 # ---- the agent -----------------------------------------------------------------------------------
@@ -286,7 +289,7 @@ integration-spoa: $(BUILD)/cx-spoa $(BUILD)/cx-policyc
 # A module is made for one Unbound: its headers, and its build id compiled in.
 # $(call module_for,MODULE.so,UNBOUND TREE,KIND OF BUILD,further flags)
 define module_for
-$(1): $(BUILD)/obj/$(notdir $(1:.so=))-$(3)-module.o $$(call obj,$$(MODULE_SRC)) $$(LIVE_OBJ) $$(CORE_OBJ)
+$(1): $(BUILD)/obj/$(notdir $(1:.so=))-$(3)-module.o $$(call obj,$$(MODULE_SRC)) $$(DNS_OBJ) $$(LIVE_OBJ) $$(CORE_OBJ)
 	$$(CC) $$(LDFLAGS) -shared -pthread -Wl,-Bsymbolic -Wl,-z,nodelete -o $$@ $$^ $$(POLICY_LIBS)
 
 $(BUILD)/obj/$(notdir $(1:.so=))-$(3)-module.o: unbound-module/module.c $(2)/stamp
@@ -311,11 +314,11 @@ $(BUILD)/race: tests/integration/unbound/race.c
 	$(CC) $(CPPFLAGS) -std=gnu11 -O2 -g -Wall -Wextra -Werror -o $@ $<
 
 .PHONY: integration-unbound integration-unbound-sanitized
-integration-unbound: $(BUILD)/cx_unbound.so $(BUILD)/plain/cx_unbound.so $(BUILD)/race $(BUILD)/cx-policyc \
+integration-unbound: $(BUILD)/cx-spoa $(BUILD)/cx_unbound.so $(BUILD)/plain/cx_unbound.so $(BUILD)/race $(BUILD)/cx-policyc \
 		$(BUILD)/leaky/cx_unbound_stock_cache.so $(BUILD)/leaky/cx_unbound_shared_flight.so
 	BUILD=$(BUILD) tests/integration/unbound/run.py
 # With BUILD, SAN and UNBOUND of a sanitizer build: make asan, make tsan.
-integration-unbound-sanitized: $(BUILD)/cx_unbound.so $(BUILD)/own-cache/cx_unbound.so $(BUILD)/race $(BUILD)/cx-policyc
+integration-unbound-sanitized: $(BUILD)/cx-spoa $(BUILD)/cx_unbound.so $(BUILD)/own-cache/cx_unbound.so $(BUILD)/race $(BUILD)/cx-policyc
 	BUILD=$(BUILD) tests/integration/unbound/run.py --sanitized $(notdir $(UNBOUND))
 
 UNBOUND_RECIPE := unbound-module/build-unbound.sh unbound-module/honour-reply-callback-veto.patch

@@ -130,6 +130,16 @@ static bool follow(const struct message *m, const struct record *rr, struct name
 	return !r.bad;
 }
 
+static bool note_alias(struct dns_answer *a, const struct name *target)
+{
+	struct writer w = { .p = a->chain, .cap = sizeof(a->chain), .len = a->chain_len };
+	wr_bytes(&w, target->wire, target->len);
+	wr_u8(&w, 0);
+	if (!w.bad)
+		a->chain_len = (uint16_t)w.len;
+	return !w.bad;
+}
+
 static bool read_answers(const struct message *m, struct reader *r, unsigned count,
 			 const struct name *n, uint16_t type, struct dns_answer *out)
 {
@@ -146,6 +156,8 @@ static bool read_answers(const struct message *m, struct reader *r, unsigned cou
 			take_address(out, &rr);
 		else if (rr.type != TYPE_CNAME || !follow(m, &rr, &at))
 			continue;
+		else if (!note_alias(out, &at))
+			return false;
 		lower_ttl(out, &any, rr.ttl_s);
 	}
 	return true;

@@ -20,13 +20,16 @@ enum {
 	DNS_AAAA = 28,
 	DNS_QUERY_SIZE = 12 + NAME_MAX_WIRE + 1 + 4 + 11,
 	DNS_UDP_SIZE = 1232,
-	DNS_MAX_ADDRS = 16
+	DNS_MAX_ADDRS = 16,
+	DNS_CHAIN_SIZE = 640 /* octets of aliases; with more of them an answer is a failure */
 };
 
 struct dns_answer {
 	uint8_t n;      /* 0: no such name, or no such address */
 	uint32_t ttl_s; /* the least in the chain; of the SOA if there is no address; 0: unknown */
 	struct addr v[DNS_MAX_ADDRS];
+	uint16_t chain_len;
+	uint8_t chain[DNS_CHAIN_SIZE]; /* the targets of the aliases, in wire form with root */
 };
 
 enum dns_result {

@@ -207,8 +207,8 @@ static int serve(const struct options *o, struct server_options *so)
 	const struct decider_options d = {
 		.component = "spoa",
 		.policy_path = o->policy,
-		.audit_path = o->audit[0] ? o->audit : NULL,
 		.runtime_dir = o->runtime,
+		.audit_path = o->audit[0] ? o->audit : NULL,
 		.pubkey_path = o->pubkey,
 		.audience = o->audience,
 		.min_serial = o->min_serial,

@@ -75,6 +75,10 @@ static bool judge_addresses(struct worker *w, const struct reply *to, struct req
 	struct now now = decide_now();
 	req->q.resolved = list;
 	req->q.n_resolved = resolved_list(r, wants_v6(req), list);
+	req->q.aliases[0] = r->v4.a.chain;
+	req->q.aliases_len[0] = r->v4.a.chain_len;
+	req->q.aliases[1] = r->v6.a.chain;
+	req->q.aliases_len[1] = r->v6.a.chain_len;
 	decide_judge(w->judge, &req->q, now, &d);
 	bool allowed = d.v.action == ACTION_ALLOW;
 	const struct addr *addr = allowed && d.v.addr < req->q.n_resolved ? &list[d.v.addr] : NULL;
@@ -82,6 +86,7 @@ static bool judge_addresses(struct worker *w, const struct reply *to, struct req
 		finish(w, to, req, &d, addr, now);
 	req->q.resolved = NULL;
 	req->q.n_resolved = 0;
+	req->q.aliases_len[0] = req->q.aliases_len[1] = 0;
 	return allowed || final;
 }
 

@@ -12,6 +12,10 @@
  *     that nothing is ever answered without operate().
  * Which of the two is found out at start by calling the callbacks.
  *
+ * An answer is judged once more when it is there, record by record (shared/dns/gate.h). What a cache
+ * holds is never touched: a cached answer of which a client may see only a part is vetoed, too, and
+ * comes back through operate() as a copy in the query's own memory, out of which the parts are taken.
+ *
  * Threads: init() and deinit() run in the main thread while there are no workers. operate() and the
  * callbacks run in the workers at once; what they share is written before the workers start, or is
  * atomic. The hot path takes no lock of ours.
@@ -50,6 +54,7 @@
 #include <unistd.h>
 
 #include "shared/base/name.h"
+#include "shared/dns/gate.h"
 #include "shared/live/decide.h"
 #include "shared/policy/features.h"
 #include "unbound-module/answer.h"
@@ -112,17 +117,6 @@ static __thread __attribute__((tls_model("initial-exec"))) struct {
 	struct thread_state *state;
 	unsigned generation;
 } here;
-
-/* What q->minfo says of a query that has been judged. */
-struct note {
-	bool passed;
-	struct answer answer; /* else: what it was given instead */
-	/* passed: the subject that it was judged for; generation 0: the address does not change hands */
-	uint64_t generation;
-	struct addr src;
-};
-
-static const struct note passed = { .passed = true };
 
 EXPORT int init(struct module_env *env, int id);
 EXPORT void deinit(struct module_env *env, int id);
@@ -209,8 +203,8 @@ struct hearing {
 	struct decision d;
 };
 
-static void hear(struct hearing *h, struct thread_state *t, const struct query_info *qi,
-		 const struct comm_reply *from)
+static void ask(struct hearing *h, struct thread_state *t, const struct query_info *qi,
+		const struct comm_reply *from)
 {
 	h->t = t;
 	h->q = (struct question){ .layer = LAYER_DNS, .qtype = qi->qtype };
@@ -221,21 +215,35 @@ static void hear(struct hearing *h, struct thread_state *t, const struct query_i
 	if (!addr_from_sockaddr(&h->q.src, NULL, (const struct sockaddr *)&from->client_addr,
 				from->client_addrlen))
 		h->q.flaw = FLAW_INTERNAL;
+}
+
+/* Opens the gate; false if the question does not pass. close_hearing() is due in either case. */
+static bool open_hearing(struct hearing *h, struct gate *g)
+{
 	if (atomic_load_explicit(&cx.doubted, memory_order_relaxed))
 		h->q.flaw = FLAW_INTERNAL;
-	if (t && t->decide) {
+	if (h->t && h->t->decide) {
 		h->now = decide_now();
-		decide_judge(t->decide, &h->q, h->now, &h->d);
-		return;
+		return gate_open(g, h->t->decide, &h->q, h->now, &h->d);
 	}
 	memset(&h->d, 0, sizeof(h->d));
 	h->d.v.action = ACTION_DENY;
 	h->d.v.reason = REASON_NO_POLICY;
+	return false;
 }
 
-static bool passes(const struct hearing *h)
+static bool close_hearing(struct hearing *h, struct gate *g)
 {
-	return h->d.v.unpoliced || h->d.v.action == ACTION_ALLOW;
+	return h->t && h->t->decide ? gate_close(g) : false;
+}
+
+/* Judges the question alone. */
+static bool hear(struct hearing *h)
+{
+	struct gate g;
+
+	open_hearing(h, &g);
+	return close_hearing(h, &g);
 }
 
 /* Writes the verdict down. Exactly once per query of a client. */
@@ -244,6 +252,17 @@ static void record(struct hearing *h)
 	if (h->t && h->t->decide && !h->d.v.unpoliced)
 		decide_record(h->t->decide, &h->q, h->now, &h->d, NULL, 0);
 }
+
+/*
+ * What q->minfo points to, from operate(new) on: the one client of a query, and what became of its
+ * question. In the query's memory.
+ */
+struct visit {
+	struct hearing h;
+	struct answer refusal; /* if refused */
+	bool refused;
+	bool answered; /* judged with its answer, and written down */
+};
 
 /* ---- answers ---- */
 
@@ -350,17 +369,23 @@ static void fail(struct module_qstate *q, int id)
 	q->ext_state[id] = module_finished;
 }
 
-static void refuse(struct module_qstate *q, int id, const struct hearing *h)
+static struct answer refusal_of(const struct module_qstate *q, const struct hearing *h)
 {
-	struct note *n = regional_alloc_zero(q->region, sizeof(*n));
-	struct answer *a = n ? &n->answer : NULL;
+	struct answer a = answer_for(h->d.v.reason, q->qinfo.qtype,
+				     q->qinfo.qclass == LDNS_RR_CLASS_IN, h->d.deny_ttl_s);
+
+	if (h->d.ancestor && a.form == ANSWER_NXDOMAIN)
+		a.form = ANSWER_NODATA;
+	return a;
+}
+
+static void refuse(struct module_qstate *q, int id, struct visit *v)
+{
+	struct answer *a = &v->refusal;
 
 	fail(q, id);
-	if (!a)
-		return;
-	*a = answer_for(h->d.v.reason, q->qinfo.qtype, q->qinfo.qclass == LDNS_RR_CLASS_IN,
-			h->d.deny_ttl_s);
-	q->minfo[id] = n;
+	*a = refusal_of(q, &v->h);
+	v->refused = v->answered = true;
 	if (a->form == ANSWER_SERVFAIL)
 		return; /* on_servfail() adds the reason */
 	add_ede(&q->edns_opts_front_out, a, q->region);
@@ -373,11 +398,207 @@ static void refuse(struct module_qstate *q, int id, const struct hearing *h)
 		q->return_rcode = LDNS_RCODE_NOERROR;
 }
 
+/* ---- answers: record by record ---- */
+
+static enum gate_section section_of(const struct reply_info *rep, size_t i)
+{
+	if (i < rep->an_numrrsets)
+		return GATE_ANSWER;
+	return i < rep->an_numrrsets + rep->ns_numrrsets ? GATE_AUTHORITY : GATE_ADDITIONAL;
+}
+
+/* The data behind its length, which stands before it in two octets. */
+static enum gate_fate judge_rr(struct gate *g, enum gate_section s,
+			       const struct ub_packed_rrset_key *k, size_t i, uint8_t *out,
+			       size_t *out_n)
+{
+	const struct packed_rrset_data *d = k->entry.data;
+	size_t n = d->rr_len[i] < 2 ? 0 : d->rr_len[i] - 2;
+
+	return gate_record(g, s, ntohs(k->rk.type), d->rr_data[i] + 2, n, out, out_n);
+}
+
+/* Sets in the cache say until when they hold, in s since 1970; copies for a query, how long. */
+static void show_owner(struct gate *g, enum gate_section s, const struct ub_packed_rrset_key *k,
+		       time_t since)
+{
+	const struct packed_rrset_data *d = k->entry.data;
+	time_t ttl = d->ttl > since ? d->ttl - since : 0;
+
+	gate_owner(g, s, k->rk.dname, k->rk.dname_len, ttl > INT32_MAX ? INT32_MAX : (uint32_t)ttl);
+}
+
+/* Only looks, at what is in the cache: how the gate closes is what counts. */
+static void look_at(struct gate *g, const struct reply_info *rep)
+{
+	size_t n;
+
+	for (size_t i = 0; i < rep->rrset_count; i++) {
+		const struct packed_rrset_data *d = rep->rrsets[i]->entry.data;
+
+		show_owner(g, section_of(rep, i), rep->rrsets[i], g->f.now.wall_ns / 1000000000);
+		for (size_t k = 0; k < d->count; k++)
+			judge_rr(g, section_of(rep, i), rep->rrsets[i], k, NULL, &n);
+	}
+}
+
+/* Room for a copy of a set without its signatures, and with the same names; or NULL. */
+static struct ub_packed_rrset_key *empty_copy(struct regional *r,
+					      const struct ub_packed_rrset_key *of)
+{
+	const struct packed_rrset_data *from = of->entry.data;
+	struct ub_packed_rrset_key *k = regional_alloc_init(r, of, sizeof(*of));
+	struct packed_rrset_data *d = regional_alloc_init(r, from, sizeof(*from));
+
+	if (!k || !d)
+		return NULL;
+	d->rr_len = regional_alloc_zero(r, from->count * sizeof(*d->rr_len));
+	d->rr_data = regional_alloc_zero(r, from->count * sizeof(*d->rr_data));
+	d->rr_ttl = regional_alloc_zero(r, from->count * sizeof(*d->rr_ttl));
+	if (!d->rr_len || !d->rr_data || !d->rr_ttl)
+		return NULL;
+	d->count = 0;
+	d->rrsig_count = 0;
+	d->security = sec_status_insecure;
+	k->entry.key = k;
+	k->entry.data = d;
+	return k;
+}
+
+/* The set as the gate lets it through, itself where that is all of it. NULL: no memory. */
+static struct ub_packed_rrset_key *filter_set(struct gate *g, enum gate_section s,
+					      struct regional *r, struct ub_packed_rrset_key *set)
+{
+	const struct packed_rrset_data *from = set->entry.data;
+	struct ub_packed_rrset_key *k = empty_copy(r, set);
+	struct packed_rrset_data *d;
+	bool same = true;
+
+	if (!k)
+		return NULL;
+	d = k->entry.data;
+	show_owner(g, s, set, 0);
+	for (size_t i = 0; i < from->count; i++) {
+		uint8_t *room = regional_alloc(r, from->rr_len[i] + 2);
+		size_t n = 0;
+		enum gate_fate fate;
+
+		if (!room)
+			return NULL;
+		fate = judge_rr(g, s, set, i, room + 2, &n);
+		same &= fate == GATE_KEEP;
+		if (fate == GATE_DROP)
+			continue;
+		room[0] = (uint8_t)(n >> 8);
+		room[1] = (uint8_t)n;
+		d->rr_data[d->count] = fate == GATE_KEEP ? from->rr_data[i] : room;
+		d->rr_len[d->count] = fate == GATE_KEEP ? from->rr_len[i] : n + 2;
+		d->rr_ttl[d->count++] = from->rr_ttl[i];
+	}
+	return same ? set : k;
+}
+
+/*
+ * The answer as the gate lets it through; NULL: no memory. What is left out has no signature any
+ * more, so that the answer is not "secure" either.
+ */
+static struct reply_info *filter_reply(struct gate *g, struct regional *r,
+				       const struct reply_info *from)
+{
+	struct reply_info *rep = regional_alloc_init(r, from, sizeof(*from));
+	size_t n[3] = { 0 }, total = 0;
+
+	if (!rep)
+		return NULL;
+	rep->rrsets = regional_alloc_zero(r, (from->rrset_count + 1) * sizeof(*rep->rrsets));
+	if (!rep->rrsets)
+		return NULL;
+	for (size_t i = 0; i < from->rrset_count; i++) {
+		enum gate_section s = section_of(from, i);
+		struct ub_packed_rrset_key *k = filter_set(g, s, r, from->rrsets[i]);
+
+		if (!k)
+			return NULL;
+		if (k != from->rrsets[i] && rep->security == sec_status_secure)
+			rep->security = sec_status_insecure;
+		if (k != from->rrsets[i] && ((struct packed_rrset_data *)k->entry.data)->count == 0)
+			continue;
+		rep->rrsets[total++] = k;
+		n[s]++;
+	}
+	rep->an_numrrsets = n[GATE_ANSWER];
+	rep->ns_numrrsets = n[GATE_AUTHORITY];
+	rep->ar_numrrsets = n[GATE_ADDITIONAL];
+	rep->rrset_count = total;
+	return rep;
+}
+
+/*
+ * Judges the answer of a query that passed, and writes the outcome down. The policy may have changed
+ * since the question: *rep, if there is one, becomes what the client may see now. False if nothing
+ * of it: then v->h.d says why.
+ */
+static bool judge_answer(struct module_qstate *q, struct visit *v, struct reply_info **rep)
+{
+	struct gate g;
+	struct reply_info *seen = NULL;
+	bool passes = open_hearing(&v->h, &g), no_memory = false;
+
+	if (passes && rep) {
+		seen = filter_reply(&g, q->region, *rep);
+		no_memory = !seen;
+	}
+	passes = close_hearing(&v->h, &g);
+	if (passes && no_memory) {
+		v->h.d.v.action = ACTION_DENY;
+		v->h.d.v.reason = REASON_INTERNAL_ERROR;
+		v->h.d.v.observed = false;
+		passes = false;
+	}
+	record(&v->h);
+	v->answered = true;
+	if (passes && seen && g.changed)
+		*rep = seen;
+	return passes;
+}
+
+/* The end of a query's way: its answer, if there is one, is in q->return_msg. */
+static void finish(struct module_qstate *q, int id)
+{
+	struct visit *v = q->minfo[id];
+	struct reply_info *rep;
+
+	q->ext_state[id] = module_finished;
+	if (!v || v->answered)
+		return;
+	rep = q->return_msg ? q->return_msg->rep : NULL;
+	if (!judge_answer(q, v, rep ? &rep : NULL)) {
+		refuse(q, id, v);
+		/*
+		 * If the address has been given to another task meanwhile, nobody gets an answer: a
+		 * refusal would still be a packet of the old task's to the new one.
+		 */
+		q->is_drop = v->h.d.v.reason == REASON_STALE_BINDING ||
+			     v->h.d.v.reason == REASON_NO_BINDING;
+	} else if (rep && rep != q->return_msg->rep) {
+		struct dns_msg *m = regional_alloc_init(q->region, q->return_msg, sizeof(*m));
+
+		if (!m) {
+			fail(q, id);
+			return;
+		}
+		m->rep = rep;
+		q->return_msg = m;
+	}
+}
+
 /* ---- cached answers: the worker is about to send one ---- */
 
-static int judge_cached(struct query_info *qi, const struct comm_reply *from)
+static int judge_cached(struct query_info *qi, const struct reply_info *rep,
+			const struct comm_reply *from)
 {
 	struct hearing h;
+	struct gate g;
 
 	if (cx.cache) {
 		/* Our veto is not honoured, and nothing should have been there to send. */
@@ -388,9 +609,11 @@ static int judge_cached(struct query_info *qi, const struct comm_reply *from)
 		return 1;
 	if (cx.no_cached_answers || !from)
 		return 0;
-	hear(&h, thread_state(), qi, from);
-	if (!passes(&h))
-		return 0; /* operate() judges again, refuses, and writes it down */
+	ask(&h, thread_state(), qi, from);
+	if (open_hearing(&h, &g) && rep)
+		look_at(&g, rep);
+	if (!close_hearing(&h, &g) || g.changed)
+		return 0; /* operate() judges again, refuses or filters, and writes it down */
 	record(&h);
 	return 1;
 }
@@ -400,7 +623,44 @@ static int on_reply_cache(struct query_info *qi, struct module_qstate *q, struct
 			  struct comm_reply *from, struct regional *region, struct timeval *start,
 			  int id, void *arg)
 {
-	return probing ? 0 : judge_cached(qi, from);
+	return probing ? 0 : judge_cached(qi, rep, from);
+}
+
+/*
+ * A query's answer is about to be sent. All have been judged by then but one kind: an expired answer
+ * that Unbound takes from its cache when the client has waited for long. It is a copy in the query's
+ * memory.
+ */
+static int on_reply(struct query_info *qi, struct module_qstate *q, struct reply_info *rep,
+		    int rcode, struct edns_data *edns, struct edns_option **out,
+		    struct comm_reply *from, struct regional *region, struct timeval *start, int id,
+		    void *arg)
+{
+	struct visit *v = q ? q->minfo[id] : NULL;
+	struct reply_info *seen = rep;
+	struct dns_msg *m;
+
+	if (probing || !v || v->answered)
+		return 1;
+	if (judge_answer(q, v, rep ? &seen : NULL)) {
+		if (rep)
+			*rep = *seen;
+		return 1;
+	}
+	v->refused = true;
+	v->refusal = refusal_of(q, &v->h);
+	if (!rep)
+		return 1;
+	add_ede(out, &v->refusal, region);
+	m = v->refusal.form > ANSWER_HINFO ? NULL : make_message(q, &v->refusal);
+	if (m) {
+		*rep = *m->rep;
+		return 1;
+	}
+	rep->an_numrrsets = rep->ns_numrrsets = rep->ar_numrrsets = rep->rrset_count = 0;
+	rep->flags = BIT_QR | BIT_RA |
+		     (v->refusal.form == ANSWER_REFUSED ? LDNS_RCODE_REFUSED : LDNS_RCODE_SERVFAIL);
+	return 1;
 }
 
 /*
@@ -412,14 +672,15 @@ static int on_servfail(struct query_info *qi, struct module_qstate *q, struct re
 		       struct comm_reply *from, struct regional *region, struct timeval *start,
 		       int id, void *arg)
 {
+	const struct visit *v;
+
 	if (probing)
 		return 0;
 	if (!q)
-		return rep ? judge_cached(qi, from) : 1;
-	const struct note *n = q->minfo[id];
-
-	if (n && !n->passed)
-		add_ede(out, &n->answer, region);
+		return rep ? judge_cached(qi, NULL, from) : 1;
+	v = q->minfo[id];
+	if (v && v->refused)
+		add_ede(out, &v->refusal, region);
 	return 1;
 }
 
@@ -463,56 +724,28 @@ static void take_own_cache(struct module_qstate *q, struct thread_state *t)
 	q->env = &t->env;
 }
 
-/* Remembers for whom a query goes on. */
-static bool note_passed(struct module_qstate *q, int id, const struct hearing *h)
-{
-	struct note *n;
-
-	q->minfo[id] = (void *)&passed;
-	if (h->d.generation == 0)
-		return true;
-	n = regional_alloc_zero(q->region, sizeof(*n));
-	if (!n)
-		return false;
-	*n = (struct note){ .passed = true, .generation = h->d.generation, .src = h->q.src };
-	q->minfo[id] = n;
-	return true;
-}
-
-/*
- * A query is done. If the address has been given to another task meanwhile, nobody gets the answer: a
- * refusal would still be a packet of the old task's to the new one.
- */
-static void finish(struct module_qstate *q, int id)
-{
-	const struct note *n = q->minfo[id];
-	struct thread_state *t = n && n->generation ? thread_state() : NULL;
-
-	q->ext_state[id] = module_finished;
-	if (!n || n->generation == 0 ||
-	    (t && t->decide && decide_still(t->decide, &n->src, n->generation)))
-		return;
-	fail(q, id);
-	q->is_drop = 1;
-}
-
 /* Judges the one client of a query. True if the query goes on. */
 static bool police(struct module_qstate *q, int id, struct thread_state *t)
 {
 	const struct mesh_reply *r = q->mesh_info->reply_list;
-	struct hearing h;
+	struct visit *v = regional_alloc_zero(q->region, sizeof(*v));
 
-	if (!TEST_SHARED_FLIGHT && (r->next || q->mesh_info->unique != q->mesh_info))
-		doubt("a query is shared by several clients", "");
-	hear(&h, t, &q->qinfo, &r->query_reply);
-	record(&h);
-	if (passes(&h)) {
-		if (note_passed(q, id, &h))
-			return true;
+	if (!v) {
 		fail(q, id);
 		return false;
 	}
-	refuse(q, id, &h);
+	q->minfo[id] = v;
+	if (!TEST_SHARED_FLIGHT && (r->next || q->mesh_info->unique != q->mesh_info))
+		doubt("a query is shared by several clients", "");
+	ask(&v->h, t, &q->qinfo, &r->query_reply);
+	if (hear(&v->h)) {
+		/* the answer is for this very subject */
+		v->h.q.has_generation = true;
+		v->h.q.generation = v->h.d.generation;
+		return true;
+	}
+	record(&v->h);
+	refuse(q, id, v);
 	return false;
 }
 
@@ -532,6 +765,8 @@ static void begin(struct module_qstate *q, int id)
 		}
 		take_own_cache(q, t);
 	}
+	/* What a client writes in capitals and small letters goes no further. */
+	query_dname_tolower(q->qinfo.qname);
 	/* Without a client it is Unbound's own: a name server's address, a key, a prefetch. */
 	if (q->mesh_info->reply_list && !q->minfo[id] && !police(q, id, t))
 		return;
@@ -559,6 +794,13 @@ void inform_super(struct module_qstate *q, int id, struct module_qstate *super)
 
 void clear(struct module_qstate *q, int id)
 {
+	struct visit *v = q ? q->minfo[id] : NULL;
+
+	/* given up before there was an answer */
+	if (v && !v->answered && cx.running && here.generation == cx.generation) {
+		v->answered = true;
+		record(&v->h);
+	}
 	if (q)
 		q->minfo[id] = NULL;
 }
@@ -898,8 +1140,9 @@ static void start_decider(void)
 	struct decider_options o = {
 		.component = "unbound",
 		.policy_path = setting("CX_POLICY", "/var/lib/cx/policy.bin"),
-		.audit_path = setting("CX_AUDIT", "/var/log/cx/audit.jsonl"),
 		.runtime_dir = setting("CX_RUNTIME_DIR", "/run/cx"),
+		.pins_write = "unbound",
+		.audit_path = setting("CX_AUDIT", "/var/log/cx/audit.jsonl"),
 		.pubkey_path = setting("CX_PUBKEY", NULL),
 		.audience = setting("CX_AUDIENCE", NULL),
 		.features = FEATURES_ENFORCED,
@@ -939,6 +1182,7 @@ static bool register_callbacks(struct module_env *env, int id)
 
 	return de->inplace_cb_register_wrapped((void *)on_reply_cache, inplace_cb_reply_cache, NULL,
 					       env, id) &&
+	       de->inplace_cb_register_wrapped((void *)on_reply, inplace_cb_reply, NULL, env, id) &&
 	       de->inplace_cb_register_wrapped((void *)on_servfail, inplace_cb_reply_servfail, NULL,
 					       env, id);
 }
@@ -1001,6 +1245,7 @@ void deinit(struct module_env *env, int id)
 		return;
 	if (de->inplace_cb_delete_wrapped) {
 		de->inplace_cb_delete_wrapped(env, inplace_cb_reply_cache, id);
+		de->inplace_cb_delete_wrapped(env, inplace_cb_reply, id);
 		de->inplace_cb_delete_wrapped(env, inplace_cb_reply_servfail, id);
 	}
 	free_thread_states();

@@ -73,6 +73,14 @@ struct tables {
 	size_t n_tasks;
 	uint32_t *within;
 	size_t n_within;
+	struct fmt_dns *dns;
+	size_t n_dns;
+	struct fmt_prefix *ranges;
+	size_t n_ranges;
+	struct fmt_zone *zones;
+	size_t n_zones;
+	struct fmt_ancestor *ancestors;
+	size_t n_ancestors, cap_ancestors;
 	struct fmt_name_info *name_info;
 	size_t n_name_info;
 	struct fmt_info info;
@@ -94,6 +102,15 @@ void tables_sources(struct tables *t, const struct model *m);
  * it.
  */
 void tables_texts(struct tables *t, const struct model *m, const uint32_t *first_rule);
+
+/* dns.c: what profiles say of DNS answers. */
+void tables_dns(struct tables *t, const struct model *m);
+
+/*
+ * dns.c: the names above listed ones, if a profile wants to know them. tables_place() calls it when the
+ * hash seed is known.
+ */
+void tables_ancestors(struct tables *t);
 
 /*
  * place.c: t->placed to gate, lines, blob and name_info; then the scratch memory is gone. 0, or -1 if it

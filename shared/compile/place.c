@@ -341,6 +341,8 @@ static int place(struct tables *t)
 int tables_place(struct tables *t)
 {
 	int rc = place(t);
+	if (rc == 0)
+		tables_ancestors(t);
 	t->placed = NULL;
 	t->n_placed = 0;
 	arena_fini(&t->scratch);

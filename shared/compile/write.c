@@ -64,6 +64,14 @@ static unsigned list_pieces(const struct tables *t, struct piece v[MAX_PIECES])
 		ARRAY(SEC_TASKS, m, t->tasks, t->n_tasks);
 		ARRAY(SEC_WITHIN, m, t->within, t->n_within);
 	}
+	if (t->n_dns)
+		ARRAY(SEC_DNS, m, t->dns, t->n_dns);
+	if (t->n_ranges)
+		ARRAY(SEC_RANGES, m, t->ranges, t->n_ranges);
+	if (t->n_zones)
+		ARRAY(SEC_ZONES, m, t->zones, t->n_zones);
+	if (t->n_ancestors)
+		ARRAY(SEC_ANCESTORS, m, t->ancestors, t->n_ancestors);
 	ARRAY(SEC_RULE_INFO, 0, t->rule_info, t->n_rules);
 	ARRAY(SEC_NAME_INFO, 0, t->name_info, t->n_name_info);
 	POOL(SEC_INFO_STRINGS, 0, t->info_strings, 1);

@@ -17,13 +17,26 @@
 
 #include "shared/live/audit.h"
 #include "shared/live/locals.h"
+#include "shared/live/pin.h"
 #include "shared/policy/slot.h"
 
 enum {
 	TICK_MS = 10, /* audit rings are drained this often */
 	POLL_TICKS =
 		10, /* the policy file, and whether the bindings are still ours, every 100 ms */
-	LOCALS_TICKS = 100 /* the gateway's addresses every second */
+	LOCALS_TICKS = 100, /* the gateway's addresses every second */
+	PINS_TICKS = 20,    /* whether the tables of pins are still theirs, every 200 ms */
+	MAX_PINNED = 16     /* names that one destination may be judged by */
+};
+
+/* The resolvers that may write pins. */
+static const char *const pin_writers[] = { "unbound", "dns" };
+enum { PIN_WRITERS = sizeof(pin_writers) / sizeof(pin_writers[0]) };
+
+/* A table that was replaced: threads may still read it. */
+struct old_pins {
+	struct pins *pins;
+	struct old_pins *next;
 };
 
 /* Tables that were replaced: threads may still read them. */
@@ -44,6 +57,11 @@ struct decider {
 	pthread_mutex_t map_lock;              /* taken only while there is no table */
 	struct old_table *old_tables;
 	char bindings_why[BIND_WHY_SIZE]; /* what was said last of why there is none */
+	bool writes_pins; /* the first of pins[] is our own table, else they are others' */
+	const char *pins_name;
+	_Atomic(struct pins *) pins[PIN_WRITERS];
+	struct old_pins *old_pins;
+	char pins_why[PIN_WHY_SIZE]; /* what was said last of why there are none to write */
 	bool denied_only;
 	pthread_t thread;
 	bool started;
@@ -55,6 +73,9 @@ struct decider {
 };
 
 struct decide_thread {
+	struct bind_row row; /* of the decision made last */
+	struct binding binding;
+	struct name pinned[MAX_PINNED];
 	struct decider *of;
 	struct slot_reader *reader;
 	struct audit_ring *ring;
@@ -84,6 +105,13 @@ static const char *clean(char *buf, size_t size, const char *s)
 	}
 	buf[n] = '\0';
 	return buf;
+}
+
+static void copy(char *to, size_t size, const char *s)
+{
+	size_t n = strnlen(s, size - 1);
+	memcpy(to, s, n);
+	to[n] = '\0';
 }
 
 /* ---- the housekeeping thread ---- */
@@ -224,6 +252,66 @@ static void drain_audit(struct decider *d)
 	}
 }
 
+/* ---- pins ---- */
+
+static void say_pins(struct decider *d, const char *why)
+{
+	char text[PIN_WHY_SIZE], dir[256];
+	if (strcmp(d->pins_why, why) == 0)
+		return;
+	copy(d->pins_why, sizeof(d->pins_why), why);
+	clean(dir, sizeof(dir), d->runtime_dir);
+	if (*why)
+		say(d, DECIDE_WARNING, "pins-unusable", "dir=\"%s\" error=\"%s\"", dir,
+		    clean(text, sizeof(text), why));
+	else
+		say(d, DECIDE_NOTICE, "pins-mapped", "dir=\"%s\"", dir);
+}
+
+/* A table is kept as long as it stands at its path; a missing one is looked for again. */
+static void watch_table(struct decider *d, unsigned i, const char *name, char *why)
+{
+	struct pins *p = atomic_load(&d->pins[i]);
+	if (p && pins_is_current(p, d->runtime_dir, name))
+		return;
+	if (p) {
+		struct old_pins *o = calloc(1, sizeof(*o));
+		if (!o)
+			return;
+		*o = (struct old_pins){ p, d->old_pins };
+		d->old_pins = o;
+	}
+	p = d->writes_pins ? pins_create(d->runtime_dir, name, why)
+			   : pins_open(d->runtime_dir, name, why);
+	atomic_store(&d->pins[i], p);
+}
+
+static void watch_pins(struct decider *d)
+{
+	char why[PIN_WHY_SIZE] = "";
+	if (!d->runtime_dir)
+		return;
+	if (d->writes_pins) {
+		watch_table(d, 0, d->pins_name, why);
+		say_pins(d, why);
+		return;
+	}
+	for (unsigned i = 0; i < PIN_WRITERS; i++)
+		watch_table(d, i, pin_writers[i], why);
+}
+
+static void close_pins(struct decider *d)
+{
+	for (unsigned i = 0; i < PIN_WRITERS; i++)
+		pins_close(atomic_load(&d->pins[i]));
+	while (d->old_pins) {
+		struct old_pins *o = d->old_pins;
+		d->old_pins = o->next;
+		pins_close(o->pins);
+		free(o);
+	}
+}
+
 static void *housekeeping(void *arg)
 {
 	struct decider *d = arg;
@@ -235,6 +323,8 @@ static void *housekeeping(void *arg)
 			poll_policy(d, r);
 		if (r && n % POLL_TICKS == 0 && d->runtime_dir)
 			watch_bindings(d, r);
+		if (n % PINS_TICKS == 0)
+			watch_pins(d);
 		if (n % LOCALS_TICKS == 0)
 			locals_refresh(d->locals);
 		drain_audit(d);
@@ -292,6 +382,9 @@ struct decider *decider_start(const struct decider_options *o)
 	d->runtime_dir = o->runtime_dir ? strdup(o->runtime_dir) : NULL;
 	/* a table that is missing at first is said by the first one who looks again */
 	(void)map_bindings(d, false);
+	d->writes_pins = o->pins_write != NULL;
+	d->pins_name = o->pins_write;
+	watch_pins(d);
 	d->slot = slot_new(o->policy_path, &trust);
 	d->audit = audit_new(o->component, o->audit_path);
 	d->locals = locals_new();
@@ -313,6 +406,7 @@ void decider_stop(struct decider *d)
 	audit_free(d->audit);
 	locals_free(d->locals);
 	slot_free(d->slot);
+	close_pins(d);
 	close_bindings(d);
 	pthread_mutex_destroy(&d->map_lock);
 	free(d->runtime_dir);
@@ -369,13 +463,6 @@ struct now decide_now(void)
 {
 	return (struct now){ .boot_ns = clock_ns(CLOCK_BOOTTIME),
 			     .wall_ns = (int64_t)clock_ns(CLOCK_REALTIME) };
-}
-
-static void copy(char *to, size_t size, const char *s)
-{
-	size_t n = strnlen(s, size - 1);
-	memcpy(to, s, n);
-	to[n] = '\0';
 }
 
 /* FILE:LINE; cut if it does not fit. */
@@ -449,30 +536,80 @@ static void add_binding(struct decide_thread *t, const struct policy *p, const s
 	f->binding = b;
 }
 
-void decide_judge(struct decide_thread *t, const struct question *q, struct now now,
-		  struct decision *out)
+void decide_describe(struct decide_thread *t, const struct policy *p, struct decision *out)
 {
-	struct facts f = { .now = now, .locals = locals_get(t->locals) };
-	const struct policy *p = slot_borrow(t->reader);
-	struct bind_row row;
-	struct binding b;
-	add_binding(t, p, q, &f, &b, &row);
-	verdict(p, q, &f, &out->v);
-	out->generation = f.binding ? row.generation : 0;
-	copy(out->task, sizeof(out->task), f.binding ? row.task : "");
-	out->profile[0] = out->rule[0] = out->policy[0] = '\0';
+	struct policy_info i;
+	out->profile[0] = out->rule[0] = '\0';
 	out->origin[0] = out->owner[0] = out->revision[0] = '\0';
+	if (!p)
+		return;
+	policy_info(p, &i);
+	policy_rule_id(p, out->v.rule, out->rule);
+	if (is_audited(t->of, &out->v))
+		describe(out, p, &i);
+}
+
+/* ---- pins of the source ---- */
+
+static void add_pinned(struct decide_thread *t, const struct question *q, struct facts *f)
+{
+	const struct pin_subject s = { q->src, f->binding ? f->binding->generation : 0 };
+	for (unsigned i = 0; i < PIN_WRITERS; i++) {
+		struct pins *p = atomic_load_explicit(&t->of->pins[i], memory_order_acquire);
+		if (p)
+			f->n_pinned +=
+				pins_names(p, &s, &q->dst, f->now.boot_ns, t->pinned + f->n_pinned,
+					   MAX_PINNED - f->n_pinned);
+	}
+	f->pinned = t->pinned;
+}
+
+void decide_pin(struct decide_thread *t, const struct question *q, uint64_t generation,
+		const struct addr *v, unsigned n, uint32_t ttl_s, uint64_t now_ns)
+{
+	const struct pin_subject s = { q->src, generation };
+	struct pins *p = atomic_load_explicit(&t->of->pins[0], memory_order_acquire);
+	if (p && t->of->writes_pins)
+		pins_put(p, &s, q->name, v, n, ttl_s, now_ns);
+}
+
+const struct policy *decide_begin(struct decide_thread *t, const struct question *q, struct now now,
+				  struct decision *out, struct facts *f)
+{
+	*f = (struct facts){ .now = now, .locals = locals_get(t->locals) };
+	const struct policy *p = slot_borrow(t->reader);
+	add_binding(t, p, q, f, &t->binding, &t->row);
+	if (q->layer == LAYER_TCP && q->has_dst)
+		add_pinned(t, q, f);
+	verdict(p, q, f, &out->v);
+	out->generation = f->binding ? t->row.generation : 0;
+	copy(out->task, sizeof(out->task), f->binding ? t->row.task : "");
+	out->policy[0] = '\0';
 	out->deny_ttl_s = 0;
+	out->ancestor = false;
 	if (p) {
 		struct policy_info i;
 		policy_info(p, &i);
-		policy_rule_id(p, out->v.rule, out->rule);
 		copy(out->policy, sizeof(out->policy), i.digest);
 		out->deny_ttl_s = policy_deny_ttl_s(p, out->v.profile);
-		if (is_audited(t->of, &out->v))
-			describe(out, p, &i);
+		out->ancestor = out->v.action == ACTION_DENY && q->layer == LAYER_DNS && q->name &&
+				verdict_is_ancestor(p, out->v.profile, q->name);
 	}
+	decide_describe(t, p, out);
+	return p;
+}
+
+void decide_end(struct decide_thread *t)
+{
 	slot_release(t->reader);
+}
+
+void decide_judge(struct decide_thread *t, const struct question *q, struct now now,
+		  struct decision *out)
+{
+	struct facts f;
+	decide_begin(t, q, now, out, &f);
+	decide_end(t);
 }
 
 void decide_record(struct decide_thread *t, const struct question *q, struct now now,

@@ -35,7 +35,8 @@ struct decider_options {
 	const char *component; /* "unbound", "spoa", "dns" */
 	const char *policy_path;
 	const char *audit_path;  /* NULL: no audit log; "-": standard error */
-	const char *runtime_dir; /* where the bindings are; NULL: there are none */
+	const char *runtime_dir; /* where bindings and pins are; NULL: there are none */
+	const char *pins_write; /* the name of the table that this process writes; NULL: it reads */
 	const char *pubkey_path; /* PEM, Ed25519; NULL: signatures are not required */
 	const char *audience;    /* what this host is: struct policy_trust; NULL: any */
 	uint64_t min_serial;
@@ -76,6 +77,7 @@ struct decision {
 	char rule[13];
 	char policy[13]; /* digest of the policy that decided, "" for no-policy */
 	uint32_t deny_ttl_s;
+	bool ancestor; /* dns.ancestors: nodata, and names below this one are listed */
 };
 
 /* now: both clocks, read by this call. For hosts without a clock of their own. */
@@ -90,6 +92,19 @@ void decide_judge(struct decide_thread *t, const struct question *q, struct now 
  * decision must not be given otherwise. True for generation 0.
  */
 bool decide_still(struct decide_thread *t, const struct addr *src, uint64_t generation);
+
+/*
+ * As decide_judge(), and keeps the policy and the facts for further questions of verdict.h to the
+ * same policy, until decide_end(). NULL: there is no policy. Not to be nested with decide_judge().
+ */
+const struct policy *decide_begin(struct decide_thread *t, const struct question *q, struct now now,
+				  struct decision *out, struct facts *f);
+void decide_end(struct decide_thread *t);
+/* Pins addresses that DNS gave to the subject of a decision, for a name. A resolver's to do. */
+void decide_pin(struct decide_thread *t, const struct question *q, uint64_t generation,
+		const struct addr *v, unsigned n, uint32_t ttl_s, uint64_t now_ns);
+/* Rule, origin and owner anew, after out->v was changed in between. */
+void decide_describe(struct decide_thread *t, const struct policy *p, struct decision *out);
 
 /*
  * Records a decision in the audit log, with what the question says; id (may be NULL) names the

@@ -179,6 +179,11 @@ static const struct section_rule section_rules[] = {
 	VIEW(SEC_TERM_STRINGS, 1, 8, FMT_MEANING, true, term_strings, term_strings_size, false),
 	VIEW(SEC_TASKS, sizeof(struct fmt_task), 8, MEANING, true, tasks, n_tasks, true),
 	VIEW(SEC_WITHIN, 4, 8, MEANING, true, within, n_within, true),
+	VIEW(SEC_DNS, sizeof(struct fmt_dns), 8, MEANING, true, dns, n_dns, true),
+	VIEW(SEC_RANGES, sizeof(struct fmt_prefix), 8, MEANING, true, ranges, n_ranges, true),
+	VIEW(SEC_ZONES, sizeof(struct fmt_zone), 8, MEANING, true, zones, n_zones, true),
+	VIEW(SEC_ANCESTORS, sizeof(struct fmt_ancestor), 8, MEANING, true, ancestors, n_ancestors,
+	     true),
 	VIEW(SEC_RULE_INFO, sizeof(struct fmt_rule_info), 8, 0, false, rule_info, size, false),
 	VIEW(SEC_NAME_INFO, sizeof(struct fmt_name_info), 8, 0, false, name_info, n_name_info,
 	     true),
@@ -514,6 +519,36 @@ static bool bindsets_ok(const struct check *c)
 	return true;
 }
 
+static bool dns_ok(const struct check *c)
+{
+	const struct policy *p = c->p;
+	for (uint32_t i = 0; i < p->n_ranges; i++)
+		if (p->ranges[i].len > 128)
+			return false;
+	for (uint32_t i = 0; i < p->n_dns; i++) {
+		const struct fmt_dns *d = &p->dns[i];
+		if (d->profile >= p->n_profiles || (i && d->profile <= d[-1].profile) ||
+		    d->flags & ~(DNS_NO_AAAA | DNS_ANCESTORS_NODATA) || d->n_ranges > p->n_ranges ||
+		    d->ranges > p->n_ranges - d->n_ranges)
+			return false;
+	}
+	for (uint32_t i = 0; i < p->n_zones; i++) {
+		const struct fmt_zone *z = &p->zones[i];
+		if (z->name >= p->strings_size ||
+		    !list_ref(c->bindsets_at, p->n_bindsets, z->owners, false) ||
+		    (i && strcmp(p->strings + z[-1].name, p->strings + z->name) >= 0))
+			return false;
+	}
+	for (uint32_t i = 0; i < p->n_ancestors; i++) {
+		const struct fmt_ancestor *a = &p->ancestors[i];
+		if (a->layer == 0 || a->layer >= p->n_layers ||
+		    (i &&
+		     (a->hash < a[-1].hash || (a->hash == a[-1].hash && a->layer <= a[-1].layer))))
+			return false;
+	}
+	return true;
+}
+
 static bool src4_ok(const struct check *c)
 {
 	const struct policy *p = c->p;
@@ -707,8 +742,9 @@ static const struct {
 	{ "ports", ports_ok },       { "http rules", http_ok },   { "rules", rules_ok },
 	{ "layers", layers_ok },     { "rule sets", sets_ok },    { "query types", qtypes_ok },
 	{ "profiles", profiles_ok }, { "tasks", tasks_ok },       { "bind sets", bindsets_ok },
-	{ "IPv4 sources", src4_ok }, { "IPv6 sources", src6_ok }, { "prefixes", cidrs_ok },
-	{ "names", names_ok },       { "provenance", info_ok },   { "texts", texts_ok },
+	{ "dns", dns_ok },           { "IPv4 sources", src4_ok }, { "IPv6 sources", src6_ok },
+	{ "prefixes", cidrs_ok },    { "names", names_ok },       { "provenance", info_ok },
+	{ "texts", texts_ok },
 };
 
 static uint64_t *bitmap(uint64_t bits)

@@ -98,8 +98,12 @@ enum fmt_section_id {
 	SEC_STRINGS, /* NUL-terminated, offset 0 is "": profile and layer names */
 	SEC_TERMS,   /* struct fmt_text[], sorted by (kind, index), or absent: see below */
 	SEC_TERM_STRINGS, /* NUL-terminated, offset 0 is ""; there if SEC_TERMS is */
-	SEC_TASKS,  /* struct fmt_task[], sorted by profile, or absent: what bindings may add */
-	SEC_WITHIN, /* u32[]: the layers that fmt_task refers to; absent with SEC_TASKS */
+	SEC_TASKS,     /* struct fmt_task[], sorted by profile, or absent: what bindings may add */
+	SEC_WITHIN,    /* u32[]: the layers that fmt_task refers to; absent with SEC_TASKS */
+	SEC_DNS = 24,  /* struct fmt_dns[], sorted by profile, or absent: see below */
+	SEC_RANGES,    /* struct fmt_prefix[]: private ranges that fmt_dns refers to, or absent */
+	SEC_ZONES,     /* struct fmt_zone[], sorted by name (strcmp), or absent */
+	SEC_ANCESTORS, /* struct fmt_ancestor[], sorted by (hash, layer), or absent */
 	SEC_RULE_INFO = 32, /* struct fmt_rule_info[], parallel to RULES: provenance */
 	SEC_NAME_INFO,      /* struct fmt_name_info[], sorted by (rec, rule): lines of lists */
 	SEC_INFO_STRINGS, /* NUL-terminated, offset 0 is "": files, patterns, owners, reasons ... */
@@ -211,6 +215,36 @@ struct fmt_task {
 };
 
 static_assert(sizeof(struct fmt_task) == 24, "task layout");
+
+/* What a profile says of DNS answers, where that is not the default. */
+enum fmt_dns_flag {
+	DNS_NO_AAAA = 1,         /* AAAA is NODATA, IPv6 hints are removed */
+	DNS_ANCESTORS_NODATA = 2 /* names above listed ones are NODATA: see fmt_ancestor */
+};
+
+struct fmt_dns {
+	uint32_t profile;
+	uint32_t flags;
+	uint32_t ranges; /* index into RANGES of the first of n_ranges */
+	uint32_t n_ranges;
+};
+
+static_assert(sizeof(struct fmt_dns) == 16, "dns layout");
+
+/* A zone that some profiles have resolvers for; the others must not be led into it. */
+struct fmt_zone {
+	uint32_t name;   /* offset into STRINGS: canonical text */
+	uint32_t owners; /* index into BINDSETS: these profiles */
+};
+
+/* An allow entry of the layer stands below the name with this hash (hash.h, from hash_seed). */
+struct fmt_ancestor {
+	uint64_t hash;
+	uint32_t layer;
+	uint32_t zero;
+};
+
+static_assert(sizeof(struct fmt_ancestor) == 16, "ancestor layout");
 
 /*
  * Behind content_size, outside the digest: Ed25519 (RFC 8032) over FMT_SIGN_CONTEXT, its NUL

@@ -56,6 +56,14 @@ struct policy {
 	uint32_t n_tasks;
 	const uint32_t *within;
 	uint32_t n_within;
+	const struct fmt_dns *dns;
+	uint32_t n_dns;
+	const struct fmt_prefix *ranges;
+	uint32_t n_ranges;
+	const struct fmt_zone *zones;
+	uint32_t n_zones;
+	const struct fmt_ancestor *ancestors;
+	uint32_t n_ancestors;
 	const char *strings;
 	uint64_t strings_size;
 

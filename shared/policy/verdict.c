@@ -7,6 +7,7 @@
 
 #include <string.h>
 
+#include "shared/policy/hash.h"
 #include "shared/policy/image.h"
 #include "shared/policy/overlay.h"
 
@@ -742,6 +743,150 @@ static unsigned cidr_levels(const struct policy *p, const struct addr *a,
 	return n;
 }
 
+/* ---- what a profile says of DNS ---- */
+
+/* Or NULL: nothing out of the ordinary. */
+static const struct fmt_dns *profile_dns(const struct policy *p, uint32_t profile)
+{
+	uint32_t lo = 0, hi = p->n_dns;
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+		if (p->dns[mid].profile == profile)
+			return &p->dns[mid];
+		if (p->dns[mid].profile < profile)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return NULL;
+}
+
+static bool has_dns_flag(const struct policy *p, uint32_t profile, uint32_t flag)
+{
+	const struct fmt_dns *d = profile_dns(p, profile);
+	return d && d->flags & flag;
+}
+
+static bool in_private_ranges(const struct policy *p, uint32_t profile, const struct addr *a)
+{
+	const struct fmt_dns *d = profile_dns(p, profile);
+	for (uint32_t i = 0; d && i < d->n_ranges; i++) {
+		const struct fmt_prefix *r = &p->ranges[d->ranges + i];
+		struct prefix pre = { .len = (uint8_t)r->len };
+		memcpy(pre.a.b, r->addr, sizeof(pre.a.b));
+		if (prefix_contains(&pre, a))
+			return true;
+	}
+	return false;
+}
+
+static const struct fmt_zone *find_zone(const struct policy *p, const char *text)
+{
+	uint32_t lo = 0, hi = p->n_zones;
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+		int c = strcmp(p->strings + p->zones[mid].name, text);
+		if (c == 0)
+			return &p->zones[mid];
+		if (c < 0)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return NULL;
+}
+
+static bool owns(const struct policy *p, const struct fmt_zone *z, uint32_t profile)
+{
+	const uint32_t *v = p->bindsets + z->owners;
+	uint32_t lo = 1, hi = v[0] + 1;
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+		if (v[mid] == profile)
+			return true;
+		if (v[mid] < profile)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return false;
+}
+
+enum zone_of { ZONE_NONE, ZONE_OWN, ZONE_FOREIGN };
+
+/* Whose resolvers are asked for the name: the deepest zone that holds it says so. */
+static enum zone_of zone_of(const struct policy *p, uint32_t profile, const struct name *n)
+{
+	char text[NAME_TEXT_SIZE];
+	if (p->n_zones == 0 || n->n_labels == 0)
+		return ZONE_NONE;
+	name_to_text(n, text);
+	for (const char *s = text; s; s = strchr(s, '.')) {
+		s += *s == '.';
+		const struct fmt_zone *z = find_zone(p, s);
+		if (z)
+			return owns(p, z, profile) ? ZONE_OWN : ZONE_FOREIGN;
+	}
+	return ZONE_NONE;
+}
+
+bool verdict_observes(const struct policy *p, uint32_t profile)
+{
+	return profile < p->n_profiles && p->profiles[profile].flags & PROFILE_OBSERVE;
+}
+
+bool verdict_no_aaaa(const struct policy *p, uint32_t profile)
+{
+	return has_dns_flag(p, profile, DNS_NO_AAAA);
+}
+
+bool verdict_ech(const struct policy *p, uint32_t profile)
+{
+	return profile < p->n_profiles && p->profiles[profile].flags & PROFILE_ECH_ALLOW;
+}
+
+bool verdict_is_ancestor(const struct policy *p, uint32_t profile, const struct name *n)
+{
+	if (profile >= p->n_profiles || !has_dns_flag(p, profile, DNS_ANCESTORS_NODATA))
+		return false;
+	struct judge j = { .p = p, .profile = &p->profiles[profile] };
+	uint64_t h = p->h->hash_seed;
+	for (unsigned i = n->n_labels; i-- > 0;)
+		h = hash_label(h, n->wire + n->off[i] + 1, n->wire[n->off[i]]);
+	uint32_t lo = 0, hi = p->n_ancestors; /* the first that is not below h */
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+		if (p->ancestors[mid].hash < h)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	for (; lo < p->n_ancestors && p->ancestors[lo].hash == h; lo++)
+		if (layer_rank(&j, p->ancestors[lo].layer) >= 0)
+			return true;
+	return false;
+}
+
+enum reason verdict_alias(const struct policy *p, uint32_t profile, const struct name *target,
+			  const struct facts *f, uint32_t *rule, uint32_t *rec)
+{
+	const struct question q = { .layer = LAYER_DNS, .name = target };
+	struct verdict v = { .action = ACTION_DENY };
+	struct judge j = { .p = p, .q = &q, .f = f, .out = &v };
+	j.now_s = f->now.wall_ns / 1000000000;
+	if (profile < p->n_profiles)
+		j.profile = &p->profiles[profile];
+	judge_name(&j);
+	*rule = v.rule;
+	*rec = v.rec;
+	if (v.reason == REASON_NEVER || v.reason == REASON_DENIED_ENTRY)
+		return v.reason;
+	*rule = *rec = UINT32_MAX;
+	if (j.profile && zone_of(p, profile, target) == ZONE_FOREIGN)
+		return REASON_DENIED_ENTRY;
+	return REASON_ALLOWED;
+}
+
 /* ---- addresses ---- */
 
 static bool is_local(const struct facts *f, const struct addr *a)
@@ -823,7 +968,9 @@ static enum reason judge_plain_address(const struct policy *p, uint32_t profile,
 	enum addr_class c = addr_class(a);
 	if (c == ADDR_NEVER || is_local(f, a) || is_owned(p, a) || is_denied_cidr(p, profile, a, f))
 		return REASON_ADDRESS;
-	return c == ADDR_PRIVATE && !lifted ? REASON_PRIVATE_ADDRESS : REASON_ALLOWED;
+	if (c == ADDR_PRIVATE && !lifted && !in_private_ranges(p, profile, a))
+		return REASON_PRIVATE_ADDRESS;
+	return REASON_ALLOWED;
 }
 
 enum reason verdict_address(const struct policy *p, uint32_t profile, const struct addr *a,
@@ -840,12 +987,47 @@ enum reason verdict_address(const struct policy *p, uint32_t profile, const stru
 	return worst;
 }
 
+/* The first alias on the way that leads to where the name must not lead; ALLOWED: none. */
+static enum reason judge_aliases(const struct judge *j, uint32_t *rule, uint32_t *rec)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		const uint8_t *p = j->q->aliases[i];
+		size_t left = j->q->aliases_len[i], used = 0;
+		for (; p && left > 0; p += used, left -= used) {
+			struct name target;
+			if (name_from_wire(&target, p, left, &used) != NAME_OK)
+				return REASON_NEVER;
+			enum reason r =
+				verdict_alias(j->p, j->out->profile, &target, j->f, rule, rec);
+			if (r != REASON_ALLOWED)
+				return r;
+		}
+	}
+	return REASON_ALLOWED;
+}
+
 /* Picks the first address that may be used; if none, the reason that stands first in the list. */
 static void judge_resolved(struct judge *j)
 {
 	const struct question *q = j->q;
 	struct verdict *v = j->out;
 	enum reason why = REASON_UNRESOLVED;
+	uint32_t rule = FMT_NONE, rec = UINT32_MAX;
+	enum reason alias = judge_aliases(j, &rule, &rec);
+	bool observing =
+		alias == REASON_DENIED_ENTRY && j->profile && j->profile->flags & PROFILE_OBSERVE;
+	if (alias != REASON_ALLOWED && !observing) {
+		settle(j, REASON_DENIED_ENTRY, rule, rec);
+		v->observed = false;
+		v->next = NEXT_NONE;
+		return;
+	}
+	if (observing && !v->observed) {
+		v->reason = REASON_DENIED_ENTRY;
+		v->rule = rule;
+		v->rec = rec;
+		v->observed = true;
+	}
 	for (unsigned i = 0; i < q->n_resolved; i++) {
 		enum reason r = verdict_address(j->p, v->profile, &q->resolved[i], j->lifted, j->f);
 		if (r == REASON_ALLOWED) {
@@ -878,6 +1060,8 @@ static bool type_permitted(const struct judge *j)
 {
 	if (!j->profile)
 		return j->q->qtype == TYPE_A || j->q->qtype == TYPE_AAAA;
+	if (j->q->qtype == TYPE_AAAA && verdict_no_aaaa(j->p, j->out->profile))
+		return false;
 	return type_listed(j->p, j->profile->qtypes, j->q->qtype);
 }
 
@@ -932,6 +1116,29 @@ static bool profile_has_port(const struct judge *j, unsigned proto)
 	return binding_has_port(j, proto);
 }
 
+/* Does an entry for one of the names that the destination is pinned to permit it? */
+static bool judge_pinned(struct judge *j)
+{
+	for (unsigned i = 0; i < j->f->n_pinned; i++) {
+		struct question q = *j->q;
+		struct verdict v = *j->out;
+		struct judge name = *j;
+		q.name = &j->f->pinned[i];
+		name.q = &q;
+		name.out = &v;
+		name.lifted = false;
+		judge_name(&name);
+		if (v.action != ACTION_ALLOW || v.next != NEXT_RAW)
+			continue;
+		if (zone_of(j->p, v.profile, q.name) == ZONE_OWN)
+			name.lifted = true;
+		*j->out = v;
+		j->lifted = name.lifted;
+		return true;
+	}
+	return false;
+}
+
 /* A destination without a name: a listed cidr, else (TCP only) what to read first on this port. */
 static void judge_destination(struct judge *j)
 {
@@ -946,7 +1153,7 @@ static void judge_destination(struct judge *j)
 			v->reason = REASON_IP_LITERAL;
 		return;
 	}
-	if (v->reason == REASON_NEVER || v->reason == REASON_DENIED_ENTRY)
+	if (v->reason == REASON_NEVER || v->reason == REASON_DENIED_ENTRY || judge_pinned(j))
 		return;
 	enum next next = profile_has_port(j, PROTO_HTTPS)  ? NEXT_TLS
 			 : profile_has_port(j, PROTO_HTTP) ? NEXT_HTTP
@@ -1028,6 +1235,8 @@ static void judge_question(struct judge *j)
 		judge_destination(j);
 	} else {
 		judge_name(j);
+		if (j->profile && v->action == ACTION_ALLOW && !j->lifted)
+			j->lifted = zone_of(j->p, v->profile, q->name) == ZONE_OWN;
 		if (v->action == ACTION_ALLOW && q->layer == LAYER_DNS && !type_permitted(j)) {
 			v->action = ACTION_DENY;
 			v->reason = REASON_QUERY_TYPE;
@@ -1120,6 +1329,7 @@ void verdict(const struct policy *p, const struct question *q, const struct fact
 	struct judge j = { .p = p, .q = q, .f = f, .out = out };
 	if (judge_init(&j) && judge_source(&j))
 		judge_question(&j);
+	out->lifted = j.lifted && out->action == ACTION_ALLOW;
 }
 
 void verdict_in(const struct policy *p, uint32_t profile, const struct question *q,

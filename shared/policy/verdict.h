@@ -80,7 +80,7 @@ enum question_flaw {
  *   TLS      name (SNI), port, ech; resolved
  *   HTTP     name (Host), port, method, path, upgrade; resolved
  *   CONNECT  name and port, or (has_dst) dst and port
- *   TCP      dst and port
+ *   TCP      dst and port; facts.pinned
  * Pointers are borrowed for the call.
  */
 struct question {
@@ -112,6 +112,9 @@ struct question {
 	 */
 	const struct addr *resolved;
 	unsigned n_resolved;
+	/* Where aliases led on the way there: names in wire form with root, one behind another. */
+	const uint8_t *aliases[2];
+	size_t aliases_len[2];
 };
 
 /* The addresses of the gateway itself, sorted (addr_cmp). */
@@ -136,6 +139,9 @@ struct facts {
 	struct now now;
 	struct addr_set locals;
 	const struct binding *binding; /* of the source, in force now; NULL: none */
+	/* TCP: the names that DNS told this very source, and that the destination is pinned to */
+	const struct name *pinned;
+	unsigned n_pinned;
 };
 
 enum action { ACTION_DENY, ACTION_ALLOW, ACTION_NEXT };
@@ -154,6 +160,7 @@ struct verdict {
 	uint32_t profile; /* UINT32_MAX: none */
 	uint32_t rule;    /* the rule that decided, UINT32_MAX: none */
 	uint32_t rec;     /* for policy_rule_info() */
+	bool lifted;      /* what permitted it lets the name resolve to private addresses */
 	unsigned addr;    /* index into resolved[], where that was given and action is ALLOW */
 };
 
@@ -179,5 +186,27 @@ struct overlay_entry;
 /* Does the ceiling of the profile (`tasks.within`) cover what a binding wants to add? */
 bool verdict_may_add(const struct policy *p, uint32_t profile, const struct overlay_entry *e,
 		     const struct now *now);
+
+/*
+ * May the answer to a name that the profile may ask for go on to, or stand at, `target` (CNAME, DNAME,
+ * SVCB)? It need not be listed. ALLOWED, or NEVER or DENIED_ENTRY: it is under `never`, the profile
+ * denies it, or it is in a zone with resolvers of other profiles only. profile UINT32_MAX (the
+ * gateway's own look-ups): `never` alone counts. *rule and *rec, where a rule decided, else
+ * UINT32_MAX.
+ */
+enum reason verdict_alias(const struct policy *p, uint32_t profile, const struct name *target,
+			  const struct facts *f, uint32_t *rule, uint32_t *rec);
+
+/* Is what the policy does not list passed, and only noted? */
+bool verdict_observes(const struct policy *p, uint32_t profile);
+/* Is AAAA not answered for this profile? */
+bool verdict_no_aaaa(const struct policy *p, uint32_t profile);
+/* May ECH parameters be handed out? */
+bool verdict_ech(const struct policy *p, uint32_t profile);
+/*
+ * Must a refusal of this name leave open that there are names below it (dns.ancestors: nodata), and
+ * does the profile list one there?
+ */
+bool verdict_is_ancestor(const struct policy *p, uint32_t profile, const struct name *n);
 
 #endif

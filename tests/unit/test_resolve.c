@@ -120,12 +120,20 @@ static void aliases(void **state)
 	assert_int_equal(a.n, 1);
 	assert_int_equal(a.ttl_s, 50);
 	assert_true(addr_cmp(&a.v[0], &want) == 0);
+	assert_int_equal(a.chain_len, 22);
+	assert_memory_equal(a.chain, "\1b\7example\0\1c\7example", 22);
 	head(7, QR, 2, 0); /* a loop */
 	question("a.example", DNS_A);
 	rr_name("a.example", 5, 100, "b.example");
 	rr_name("b.example", 5, 100, "a.example");
 	assert_int_equal(read_msg(&a, "a.example", DNS_A), DNS_ANSWERED);
 	assert_int_equal(a.n, 0);
+	head(7, QR, 70, 0); /* more aliases than anybody keeps in mind */
+	question("a.example", DNS_A);
+	for (unsigned i = 0; i < 70; i++)
+		rr_name(i % 2 ? "b.example" : "a.example", 5, 100,
+			i % 2 ? "a.example" : "b.example");
+	assert_int_equal(read_msg(&a, "a.example", DNS_A), DNS_FAILED);
 }
 
 static void nothing(void **state)

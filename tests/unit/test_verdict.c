@@ -239,6 +239,36 @@ static void picks_the_first_address_that_may_be_used(void **state)
 	expect(&q, ACTION_DENY, REASON_UNRESOLVED);
 }
 
+static void aliases_lead_to_no_denied_name(void **state)
+{
+	struct name n = name_of("a.example.com");
+	struct addr to = addr_of("192.0.2.1");
+	static const struct {
+		const char *src;
+		const char *chain;
+		size_t len;
+		enum reason reason;
+	} cases[] = {
+#define CHAIN(s) s, sizeof(s)
+		{ "10.9.0.1", CHAIN("\1x\4test"), REASON_ALLOWED },
+		{ "10.9.0.1", CHAIN("\1x\4test\0\1y\4prod\7example\3net"), REASON_DENIED_ENTRY },
+		{ "10.9.0.1", CHAIN("\1y\6secret\7example\3net\0\1x\4test"), REASON_DENIED_ENTRY },
+		{ "10.9.0.1", CHAIN("\6secret\7example\3net"), REASON_ALLOWED },
+		{ "10.9.0.1", "\77x", 2, REASON_DENIED_ENTRY },
+#undef CHAIN
+	};
+	for (size_t i = 0; i < COUNT(cases); i++)
+		for (unsigned half = 0; half < 2; half++) {
+			struct question q = question_about(LAYER_TLS, cases[i].src, &n, 443);
+			q.resolved = &to;
+			q.n_resolved = 1;
+			q.aliases[half] = (const uint8_t *)cases[i].chain;
+			q.aliases_len[half] = cases[i].len;
+			bool allowed = cases[i].reason == REASON_ALLOWED;
+			expect(&q, allowed ? ACTION_ALLOW : ACTION_DENY, cases[i].reason);
+		}
+}
+
 static void the_gateways_addresses_are_no_destination(void **state)
 {
 	struct name n = name_of("a.example.com");
@@ -342,6 +372,7 @@ int main(void)
 		cmocka_unit_test(the_deepest_name),
 		cmocka_unit_test(find_gives_the_deepest_first),
 		cmocka_unit_test(picks_the_first_address_that_may_be_used),
+		cmocka_unit_test(aliases_lead_to_no_denied_name),
 		cmocka_unit_test(the_gateways_addresses_are_no_destination),
 		cmocka_unit_test(sources),
 		cmocka_unit_test(ech),

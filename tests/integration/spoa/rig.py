@@ -102,7 +102,8 @@ class Resolver:
         else:
             owner = q.name
             if name.startswith("alias-"):
-                owner = dns.name.from_text("target.elsewhere.example")
+                where = {"alias-shut": "shut", "alias-never": "never"}.get(name.split(".")[0], "elsewhere")
+                owner = dns.name.from_text(f"target.{where}.example")
                 reply.answer.append(dns.rrset.from_text(q.name, 60, "IN", "CNAME", str(owner)))
             found = [a for a in self.table.get(name, [])
                      if (":" in a) == (q.rdtype == dns.rdatatype.AAAA)]

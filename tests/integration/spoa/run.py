@@ -35,6 +35,8 @@ network:
     - {cidr: 192.0.2.0/24, ports: [5432]}
     - {domain: rules.example, protocols: [http], http: [{methods: [GET], paths: ["/v/*"]}]}
     - {domain: odd.example, ports: [8443], protocols: [https]}
+  deny: ["*.shut.example"]
+never: ["*.never.example"]
 sources: {10.0.0.0/8: default, "fd00::/8": default}
 unlisted_sources: deny
 """
@@ -57,6 +59,8 @@ TABLE = {
     "rules.example": ["198.51.100.7"],
     "odd.example": ["198.51.100.8"],
     "alias-1.wild.example": ["198.51.100.9"],
+    "alias-shut.wild.example": ["198.51.100.9"],
+    "alias-never.wild.example": ["198.51.100.9"],
     "slow-1.wild.example": ["198.51.100.10"],
     "slow-2.wild.example": ["198.51.100.10"],
     "slow-3.wild.example": ["198.51.100.10"],
@@ -226,6 +230,9 @@ def resolves(rig):
         expect(c.ask("cx-tls", tls_args("alias-1.wild.example")), verdict="allow",
                addr="198.51.100.9", name="alias-1.wild.example")
         assert not any(n.startswith("target.") for n, _ in rig.resolver.seen), "target was asked"
+        for name in ("alias-shut.wild.example", "alias-never.wild.example"):
+            for _ in range(2):
+                denied(c.ask("cx-tls", tls_args(name)), "denied-entry")
         denied(c.ask("cx-tls", tls_args("nowhere.wild.example")), "unresolved", 503)
         denied(c.ask("cx-tls", tls_args("fail-1.wild.example")), "unresolved", 503)
         start = time.monotonic()

@@ -228,7 +228,7 @@ remote-control:
         self.conf = write(os.path.join(self.dir, "conf"), conf)
         self.audit = os.path.join(self.dir, "audit.jsonl")
         e = {k: v for k, v in os.environ.items() if not k.startswith("CX_")}
-        e.update({"CX_POLICY": policy or os.path.join(self.dir, "no-policy.bin"),
+        e.update({"CX_RUNTIME_DIR": self.dir, "CX_POLICY": policy or os.path.join(self.dir, "no-policy.bin"),
                   "CX_AUDIT": self.audit if audit == "on" else audit})
         e.update(sanitizer_options(self.dir))
         e.update(env or {})
@@ -254,9 +254,9 @@ remote-control:
         wait_for("%r in the log of Unbound" % text, lambda: text in read(self.log), seconds)
 
     def ask(self, name, qtype="A", client=CLIENT_A, tcp=False, edns=True, rd=True, rdclass="IN",
-            timeout=6.0, payload=1232, port=None, ad=False):
+            timeout=6.0, payload=1232, port=None, ad=False, want_dnssec=False):
         q = dns.message.make_query(name, qtype, rdclass, use_edns=0 if edns else -1,
-                                   payload=payload)
+                                   payload=payload, want_dnssec=want_dnssec)
         if ad:
             q.flags |= dns.flags.AD
         if not rd:

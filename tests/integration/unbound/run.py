@@ -30,6 +30,8 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 
+import filtered
+import pinned
 from lab import (BUILD, CLIENT_A, CLIENT_B, GATEWAY, IGNORED, STRANGER, TREES, Authority, Failure, Lab,
                  Process, Unbound, addresses, check, describe, ede, expect_address, expect_denied,
                  free_port, read, sanitizer_reports, soa_of, wait_for, write)
@@ -471,6 +473,68 @@ def case_no_packet(world, kind):
     u.stop()
 
 
+CORP = """$ORIGIN corp.example.
+@ 300 SOA ns host 1 3600 600 86400 5
+@ 300 NS ns
+ns 300 A 127.0.0.1
+wiki 300 A 10.20.0.1
+wiki 300 A 169.254.169.254
+far 300 CNAME outside.public.example.
+"""
+
+
+def case_resolvers(world, kind):
+    """A zone with resolvers of its own, as the compiler writes it for Unbound: its names go there and
+    nowhere else, unsigned below a signed parent as they are; nobody else is led into it."""
+    inside = Authority(world.lab, {"corp.example": CORP})
+    signed, anchor = world.sign("example", "$ORIGIN example.\n@ 300 SOA ns host 1 3600 600 86400 5\n"
+                                "@ 300 NS ns\nns 300 A 127.0.0.1\n")
+    parent = Authority(world.lab, {"example": signed})
+    public = HeldAuthority({"lure.public.example.": "wiki.corp.example."})
+    public.release()
+    text = """version: 1
+presets_version: "2026.11"
+network: {presets: [], allowlist: []}
+profiles:
+  alpha:
+    presets: []
+    allowlist: ["*.corp.example", "*.public.example"]
+    resolvers: {office: {servers: ["127.0.0.1@%d"], zones: [corp.example]}}
+  beta: {presets: [], allowlist: ["*.public.example"]}
+sources: {%s/32: alpha, %s/32: beta}
+""" % (inside.port, CLIENT_A, CLIENT_B)
+    source = write(world.lab.new("policy.yaml"), text)
+    zones = subprocess.run([os.path.join(BUILD, "cx-policyc"), "--emit", "unbound-forward", source],
+                           capture_output=True, text=True, check=True).stdout
+    check("corp.example" in zones, zones)
+    u = world.unbound(kind, policy=world.lab.policy(text), validator=True,
+                      stubs={"example": parent.port, "public.example": public.port},
+                      server="  trust-anchor: \"%s\"\n  domain-insecure: \"public.example\"\n" % anchor,
+                      more="include: \"%s\"" % write(world.lab.new("zones.conf"), zones))
+    for _ in range(2):
+        r = u.ask("wiki.corp.example")
+        check(addresses(r) == ["10.20.0.1"], "wiki: %s %s" % (describe(r), addresses(r)))
+        expect_denied(u.ask("wiki.corp.example", client=CLIENT_B), "not-listed")
+        r = u.ask("far.corp.example")
+        check(addresses(r) == ["198.51.100.77"], "far: " + describe(r))
+        r = u.ask("lure.public.example")
+        check(r.rcode() == 0 and not addresses(r), "the lure's entry lifts nothing: " + describe(r))
+        expect_denied(u.ask("lure.public.example", client=CLIENT_B), "denied-entry")
+        expect_address(u.ask("x.public.example", client=CLIENT_B), "198.51.100.77")
+    check(u.ask("no.corp.example").rcode() == dns.rcode.NXDOMAIN, "no.corp.example")
+    check(not [p for p in public.packets if "corp" in p], "packets: %s" % public.packets)
+    # the resolvers gone: no other is asked instead
+    inside.stop()
+    u.unbound_control("flush_zone", "corp.example")
+    try:
+        check(u.ask("late.corp.example", timeout=3).rcode() == dns.rcode.SERVFAIL, "late.corp.example")
+    except dns.exception.Timeout:
+        pass
+    check(not [p for p in public.packets if "corp" in p], "packets: %s" % public.packets)
+    public.close()
+    u.stop()
+
+
 def case_expired(world, kind, timeout_ms=0):
     """Expired answers: with serve-expired at once, or after a wait for the authority. At once is the
     worker's doing and not to be had with our own cache."""
@@ -680,7 +744,7 @@ def case_log_file(world, kind):
     wait_for("Unbound", lambda: "start of service" in read(log), 30)
     world.lab.replace(path, world.new)
     wait_for("the new policy", lambda: "revision=\"new\"" in read(log))
-    lines = [line for line in read(log).splitlines() if " cx: " in line]
+    lines = [x for x in read(log).splitlines() if " cx: " in x and " pins-" not in x]
     form = re.compile(r"^\w{3} \d\d \d\d:\d\d:\d\d gateway\[%d:0\] (info|notice|error): cx: \S+ " %
                       u.p.pid)
     check(len(lines) == 3 and all(form.match(line) for line in lines), "lines: %s" % lines)
@@ -943,11 +1007,11 @@ def case_shipped_configuration(world):
 # ---- the run ----
 
 EACH_KIND = [case_answers, case_query_types, case_like_stock, case_failures, case_in_flight,
-             case_no_packet, case_expired, case_no_policy_keeps_shut, case_bad_policies, case_old_stays,
+             case_no_packet, case_resolvers, case_expired, case_no_policy_keeps_shut, case_bad_policies, case_old_stays,
              case_shrinking, case_log_file, case_local_zones, case_auth_zones, case_module_order,
              case_settings,
              case_ignored_sources, case_proxy_protocol, case_tls_and_ipv6, case_client_subnet,
-             case_snooping, case_loaded_cache, case_audit, case_audit_of_failures, case_reload]
+             case_snooping, case_loaded_cache, case_audit, case_audit_of_failures, case_reload] + filtered.CASES + pinned.CASES
 
 
 def quick_cases(world):
