@@ -10,6 +10,14 @@
 #include "shared/compile/layout.h"
 #include "shared/policy/hash.h"
 
+static int by_range(const void *a, const void *b)
+{
+	const struct fmt_prefix *x = a, *y = b;
+	int c = memcmp(x->addr, y->addr, sizeof(x->addr));
+	return c ? c : (x->len > y->len) - (x->len < y->len);
+}
+
+/* Sorted: in which order they are written means nothing. */
 static uint32_t put_ranges(struct tables *t, const struct profile *p)
 {
 	uint32_t at = (uint32_t)t->n_ranges;
@@ -18,6 +26,8 @@ static uint32_t put_ranges(struct tables *t, const struct profile *p)
 		memcpy(to->addr, p->private_ranges[i].a.b, sizeof(to->addr));
 		to->len = p->private_ranges[i].len;
 	}
+	if (p->n_private_ranges)
+		qsort(t->ranges + at, p->n_private_ranges, sizeof(*t->ranges), by_range);
 	return at;
 }
 
