@@ -505,11 +505,13 @@ static struct ub_packed_rrset_key *filter_set(struct gate *g, enum gate_section 
 static struct reply_info *filter_reply(struct gate *g, struct regional *r,
 				       const struct reply_info *from)
 {
-	struct reply_info *rep = regional_alloc_init(r, from, sizeof(*from));
+	struct reply_info *rep = regional_alloc_zero(r, sizeof(*rep));
 	size_t n[3] = { 0 }, total = 0;
 
 	if (!rep)
 		return NULL;
+	/* a reply in a region is shorter than its type: it ends where the references would begin */
+	memcpy(rep, from, offsetof(struct reply_info, ref));
 	rep->rrsets = regional_alloc_zero(r, (from->rrset_count + 1) * sizeof(*rep->rrsets));
 	if (!rep->rrsets)
 		return NULL;
