@@ -371,6 +371,9 @@ static bool http_rule_ok(const struct policy *p, uint64_t *at)
 		uint64_t left = p->http_size - *at;
 		if (left < 1 || p->http[*at] == 0 || p->http[*at] > left - 1)
 			return false;
+		for (uint64_t i = 1; i <= p->http[*at]; i++)
+			if (p->http[*at + i] <= 0x20 || p->http[*at + i] >= 0x7f)
+				return false;
 		*at += 1 + (uint64_t)p->http[*at];
 	}
 	for (; paths > 0; paths--) {
