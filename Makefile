@@ -34,12 +34,13 @@ PRESETS := $(addprefix shared/compile/presets/,apt.yaml bitbucket.yaml crates.ya
 POLICYC_SRC := shared/tools/policyc.c shared/tools/trials.c shared/tools/target.c
 CXCTL_SRC := shared/tools/cxctl.c shared/tools/target.c shared/tools/bindcmd.c shared/tools/binding.c \
 	shared/tools/netlink.c shared/live/bindwrite.c shared/live/bind.c
+HOST_SRC := shared/host/say.c shared/host/endpoint.c shared/host/privilege.c
 SPOA_LIB_SRC := spoa-agent/spop.c spoa-agent/hello.c spoa-agent/url.c spoa-agent/dns.c \
-	spoa-agent/resolve.c spoa-agent/session.c spoa-agent/answer.c spoa-agent/worker.c spoa-agent/say.c
-SPOA_SRC := $(SPOA_LIB_SRC) spoa-agent/listen.c spoa-agent/server.c spoa-agent/main.c
-MODULE_SRC := unbound-module/answer.c unbound-module/buildid.c # and module.c, per Unbound
+	spoa-agent/resolve.c spoa-agent/session.c spoa-agent/answer.c spoa-agent/worker.c
+SPOA_SRC := $(SPOA_LIB_SRC) $(HOST_SRC) spoa-agent/listen.c spoa-agent/server.c spoa-agent/main.c
+MODULE_SRC := unbound-module/buildid.c # and module.c, per Unbound
 
-DNS_SRC := shared/dns/gate.c
+DNS_SRC := shared/dns/gate.c shared/dns/answer.c
 
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 CORE_OBJ := $(call obj,$(BASE_SRC) $(POLICY_SRC))
@@ -111,7 +112,7 @@ integration-bind: $(BUILD)/cxctl $(BUILD)/faulty/cxctl $(BUILD)/cx-policyc
 # tests/unit/test_NAME.c is one program; it takes what it needs of the objects of UNIT_LIB_SRC.
 UNIT_TESTS := bytes name addr audit badpolicy texts slot verdict decide gate pin \
 	spop hello hello_openssl authority session answer resolve bind overlay
-UNIT_LIB_SRC := $(BASE_SRC) $(POLICY_SRC) $(LIVE_SRC) $(DNS_SRC) $(SPOA_LIB_SRC) shared/live/bindwrite.c
+UNIT_LIB_SRC := $(BASE_SRC) $(POLICY_SRC) $(LIVE_SRC) $(DNS_SRC) $(HOST_SRC) $(SPOA_LIB_SRC) shared/live/bindwrite.c
 UNIT_LIBS := -lcmocka $(POLICY_LIBS) -pthread
 $(BUILD)/unit/test_hello_openssl: UNIT_LIBS += -lssl
 $(BUILD)/unit/test_resolve: UNIT_LIBS += -lev

@@ -2,19 +2,17 @@
 /* Listening sockets; see listen.h. Never removes what is not a dead socket. */
 #include "spoa-agent/listen.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <stddef.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "shared/base/addr.h"
+#include "shared/host/endpoint.h"
 
 enum { BACKLOG = 1024, SOCKET_MODE = 0660 };
 
@@ -99,61 +97,23 @@ static bool open_unix(struct listener *l, uid_t uid, gid_t gid, char *why)
 	return bind_beside(l, &un, uid, gid, why);
 }
 
-static bool read_port(const char *s, uint16_t *out)
-{
-	char *end;
-	unsigned long v = strtoul(s, &end, 10);
-	if (*s < '0' || *s > '9' || *end || v == 0 || v > UINT16_MAX)
-		return false;
-	*out = (uint16_t)v;
-	return true;
-}
-
-/* ADDR:PORT or [ADDR6]:PORT. */
-static socklen_t tcp_address(struct sockaddr_storage *ss, const char *s)
-{
-	bool brackets = s[0] == '[';
-	const char *end = brackets ? strchr(s, ']') : strrchr(s, ':');
-	struct addr a;
-	uint16_t port;
-	memset(ss, 0, sizeof(*ss));
-	if (!end || (brackets && end[1] != ':') || !read_port(end + (brackets ? 2 : 1), &port))
-		return 0;
-	s += brackets;
-	if (!addr_from_text(&a, s, (size_t)(end - s)) || addr_is_v4(&a) == brackets)
-		return 0;
-	if (!brackets) {
-		struct sockaddr_in *in = (struct sockaddr_in *)ss;
-		in->sin_family = AF_INET;
-		in->sin_port = htons(port);
-		memcpy(&in->sin_addr, a.b + 12, 4);
-		return sizeof(*in);
-	}
-	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)ss;
-	in6->sin6_family = AF_INET6;
-	in6->sin6_port = htons(port);
-	memcpy(&in6->sin6_addr, a.b, 16);
-	return sizeof(*in6);
-}
-
 static bool open_tcp(struct listener *l, const char *spec, char *why)
 {
-	struct sockaddr_storage ss;
-	socklen_t n = tcp_address(&ss, spec);
+	struct endpoint e;
 	int one = 1;
-	if (n == 0) {
+	if (!endpoint_from_listen(&e, spec)) {
 		snprintf(why, LISTEN_WHY, "not ADDR:PORT or [ADDR6]:PORT");
 		return false;
 	}
-	l->fd = socket(ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	l->fd = socket(e.ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (l->fd < 0)
 		return fails(why, "socket");
 	if (setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) != 0)
 		return fails(why, "setsockopt");
-	if (ss.ss_family == AF_INET6 &&
+	if (e.ss.ss_family == AF_INET6 &&
 	    setsockopt(l->fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one)) != 0)
 		return fails(why, "setsockopt");
-	if (bind(l->fd, (const struct sockaddr *)&ss, n) != 0)
+	if (bind(l->fd, (const struct sockaddr *)&e.ss, e.len) != 0)
 		return fails(why, "bind");
 	return listen(l->fd, BACKLOG) == 0 || fails(why, "listen");
 }

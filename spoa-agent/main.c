@@ -5,20 +5,18 @@
  */
 #include <errno.h>
 #include <getopt.h>
-#include <grp.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
+#include "shared/host/privilege.h"
+#include "shared/host/say.h"
 #include "shared/live/decide.h"
 #include "shared/policy/features.h"
 #include "spoa-agent/listen.h"
-#include "spoa-agent/say.h"
 #include "spoa-agent/server.h"
 
 enum { EXIT_OK = 0, EXIT_USAGE = 2, EXIT_SYSTEM = 3 };
@@ -181,27 +179,6 @@ static bool open_listeners(const struct options *o, const struct passwd *pw, str
 	return true;
 }
 
-static bool drop_privileges(const struct passwd *pw)
-{
-	if (initgroups(pw->pw_name, pw->pw_gid) != 0 || setgid(pw->pw_gid) != 0 ||
-	    setuid(pw->pw_uid) != 0)
-		return false;
-	if (pw->pw_uid != 0 && (setuid(0) == 0 || seteuid(0) == 0)) {
-		errno = EPERM;
-		return false;
-	}
-	return true;
-}
-
-static void raise_file_limit(void)
-{
-	struct rlimit r;
-	if (getrlimit(RLIMIT_NOFILE, &r) != 0 || r.rlim_cur >= MAX_FILES)
-		return;
-	r.rlim_cur = r.rlim_max < MAX_FILES ? r.rlim_max : MAX_FILES;
-	(void)setrlimit(RLIMIT_NOFILE, &r);
-}
-
 static int serve(const struct options *o, struct server_options *so)
 {
 	const struct decider_options d = {
@@ -235,17 +212,14 @@ static int start(struct options *o, struct server_options *so)
 		if (!pw)
 			return usage("no such user", o->user);
 	}
-	raise_file_limit();
+	privilege_raise_files(MAX_FILES);
 	if (!open_listeners(o, pw, listeners))
 		return EXIT_SYSTEM;
 	so->listeners = listeners;
 	so->n_listeners = o->n_listen;
 	int rc = EXIT_SYSTEM;
-	if (pw && !drop_privileges(pw))
-		say(DECIDE_ERR, "start-failed", "what=\"user %s\" error=\"%s\"", o->user,
-		    strerror(errno));
-	else if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
-		say(DECIDE_ERR, "start-failed", "what=no-new-privs error=\"%s\"", strerror(errno));
+	if (!privilege_drop(pw))
+		say(DECIDE_ERR, "start-failed", "what=privileges error=\"%s\"", strerror(errno));
 	else
 		rc = serve(o, so);
 	for (unsigned i = 0; i < o->n_listen; i++)

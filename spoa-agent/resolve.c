@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "shared/base/bytes.h"
+#include "shared/host/endpoint.h"
 
 enum {
 	WAYS = 8,
@@ -460,31 +461,11 @@ unsigned resolved_list(const struct resolved *r, bool v6_first, struct addr out[
 
 bool resolver_server(struct resolver_options *o, const char *text)
 {
-	const char *at = strchr(text, '@');
-	size_t n = at ? (size_t)(at - text) : strlen(text);
-	char *end = NULL;
-	unsigned long port = 53;
-	struct addr a;
-	if (at && (at[1] < '1' || at[1] > '9'))
+	struct endpoint e;
+	if (!endpoint_from_server(&e, text))
 		return false;
-	if (at)
-		port = strtoul(at + 1, &end, 10);
-	if ((end && *end) || port > UINT16_MAX || !addr_from_text(&a, text, n))
-		return false;
-	memset(&o->server, 0, sizeof(o->server));
-	if (addr_is_v4(&a)) {
-		struct sockaddr_in *in = (struct sockaddr_in *)&o->server;
-		in->sin_family = AF_INET;
-		in->sin_port = htons((uint16_t)port);
-		memcpy(&in->sin_addr, a.b + 12, 4);
-		o->server_len = sizeof(*in);
-	} else {
-		struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&o->server;
-		in6->sin6_family = AF_INET6;
-		in6->sin6_port = htons((uint16_t)port);
-		memcpy(&in6->sin6_addr, a.b, 16);
-		o->server_len = sizeof(*in6);
-	}
+	o->server = e.ss;
+	o->server_len = e.len;
 	return true;
 }
 

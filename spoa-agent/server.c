@@ -17,7 +17,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "spoa-agent/say.h"
+#include "shared/host/say.h"
 #include "spoa-agent/session.h"
 #include "spoa-agent/worker.h"
 

@@ -54,10 +54,10 @@
 #include <unistd.h>
 
 #include "shared/base/name.h"
+#include "shared/dns/answer.h"
 #include "shared/dns/gate.h"
 #include "shared/live/decide.h"
 #include "shared/policy/features.h"
-#include "unbound-module/answer.h"
 #include "unbound-module/buildid.h"
 
 #define EXPORT __attribute__((visibility("default")))
@@ -371,12 +371,7 @@ static void fail(struct module_qstate *q, int id)
 
 static struct answer refusal_of(const struct module_qstate *q, const struct hearing *h)
 {
-	struct answer a = answer_for(h->d.v.reason, q->qinfo.qtype,
-				     q->qinfo.qclass == LDNS_RR_CLASS_IN, h->d.deny_ttl_s);
-
-	if (h->d.ancestor && a.form == ANSWER_NXDOMAIN)
-		a.form = ANSWER_NODATA;
-	return a;
+	return answer_for(&h->d, q->qinfo.qtype, q->qinfo.qclass == LDNS_RR_CLASS_IN);
 }
 
 static void refuse(struct module_qstate *q, int id, struct visit *v)

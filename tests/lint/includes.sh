@@ -16,12 +16,14 @@ allowed_ours() {
 	shared/policy/*) echo '^shared/(base|policy)/' ;;
 	shared/live/*) echo '^shared/(base|policy|live)/' ;;
 	shared/dns/*) echo '^shared/(base|policy|live|dns)/' ;;
+	shared/host/*) echo '^shared/(base|policy|live|host)/' ;;
 	shared/compile/*) echo '^shared/(base|policy|compile)/' ;;
 	shared/tools/*) echo '^shared/' ;;
-	spoa-agent/*) echo '^(shared/base/|shared/policy/(policy|verdict|features)\.h$|shared/live/|spoa-agent/)' ;;
+	spoa-agent/*) echo '^(shared/base/|shared/policy/(policy|verdict|features)\.h$|shared/(live|host)/|spoa-agent/)' ;;
 	unbound-module/module.c) echo '^(shared/base/|shared/policy/(policy|verdict|features)\.h$|shared/(live|dns)/|unbound-module/|config\.h$|(daemon|dynlibmod|iterator|libunbound|services|sldns|util|validator)/)' ;;
+	unbound-module/shim/*) echo '^(shared/base/|shared/policy/(policy|verdict|features)\.h$|shared/(live|dns|host)/|unbound-module/shim/)' ;;
 	unbound-module/*) echo '^(shared/base/|shared/policy/(policy|verdict|features)\.h$|shared/(live|dns)/|unbound-module/)' ;;
-	tests/*) echo '^(shared|spoa-agent|tests)/|^unbound-module/[a-z]*\.h$' ;;
+	tests/*) echo '^(shared|spoa-agent|tests)/|^unbound-module/(shim/)?[a-z]*\.h$' ;;
 	*) echo '^$' ;;
 	esac
 }
@@ -32,6 +34,7 @@ allowed_libraries() {
 	shared/compile/*) echo '^(openssl/|yaml\.h$|libpsl\.h$|idn2\.h$)' ;;
 	shared/tools/*) echo '^(json-c/|openssl/)' ;;
 	spoa-agent/*) echo '^(ev\.h$|unbound(-event)?\.h$|microhttpd\.h$)' ;;
+	unbound-module/shim/*) echo '^ev\.h$' ;;
 	unbound-module/module.c) echo '^(openssl/|syslog\.h$)' ;;
 	tests/*) echo '^(openssl/|cmocka\.h$|cdb\.h$|lmdb\.h$|maxminddb\.h$|ev\.h$|unbound\.h$)' ;;
 	*) echo '^$' ;;

@@ -6,10 +6,11 @@
 #ifndef CX_ANSWER_H
 #define CX_ANSWER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#include "shared/policy/verdict.h"
+#include "shared/live/decide.h"
 
 enum answer_form {
 	ANSWER_NXDOMAIN, /* with a SOA record, so that it is kept for ttl_s */
@@ -28,8 +29,8 @@ struct answer {
 
 enum { ANSWER_RDATA_SIZE = 64, ANSWER_EDE_SIZE = 64 };
 
-/* The answer for a refusal: qtype and class_in of the question, ttl_s how long it may be kept. */
-struct answer answer_for(enum reason r, uint16_t qtype, bool class_in, uint32_t ttl_s);
+/* The answer for a refusal: of a question of this type and class. */
+struct answer answer_for(const struct decision *d, uint16_t qtype, bool class_in);
 
 /* RDATA of the SOA record of a negative answer; names uncompressed. Returns its length. */
 size_t answer_soa(uint8_t buf[ANSWER_RDATA_SIZE], uint32_t ttl_s);

@@ -3,7 +3,7 @@
  * Maps a reason to the answer that the client gets and writes the records of it. Must never see a
  * host program's types.
  */
-#include "unbound-module/answer.h"
+#include "shared/dns/answer.h"
 
 #include <string.h>
 
@@ -12,13 +12,14 @@
 enum { TYPE_ANY = 255 };
 enum { EDE_NOT_READY = 14, EDE_BLOCKED = 15, EDE_PROHIBITED = 18 };
 
-struct answer answer_for(enum reason r, uint16_t qtype, bool class_in, uint32_t ttl_s)
+struct answer answer_for(const struct decision *d, uint16_t qtype, bool class_in)
 {
-	struct answer a = {
-		.form = ANSWER_NXDOMAIN, .ede = EDE_BLOCKED, .text = reason_text(r), .ttl_s = ttl_s
-	};
+	struct answer a = { .form = d->ancestor ? ANSWER_NODATA : ANSWER_NXDOMAIN,
+			    .ede = EDE_BLOCKED,
+			    .text = reason_text(d->v.reason),
+			    .ttl_s = d->deny_ttl_s };
 
-	switch (r) {
+	switch (d->v.reason) {
 	case REASON_NO_POLICY:
 		a.form = ANSWER_SERVFAIL;
 		a.ede = EDE_NOT_READY;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Messages of the agent to its operator: one line each on standard error, `<priority>event text`, as
+ * Messages of a daemon to its operator: one line each on standard error, `<priority>event text`, as
  * systemd reads them. Never prints what a peer sent. Any thread.
  */
 #ifndef CX_SAY_H

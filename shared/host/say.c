@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One line, one write: lines of several threads never mix. See say.h. */
-#include "spoa-agent/say.h"
+#include "shared/host/say.h"
 
 #include <stdarg.h>
 #include <stdio.h>
