@@ -22,7 +22,8 @@ DEPFLAGS = -MMD -MP
 # ---- what there is -------------------------------------------------------------------------------
 BASE_SRC := shared/base/name.c shared/base/addr.c
 POLICY_SRC := shared/policy/policy.c shared/policy/check.c shared/policy/slot.c shared/policy/verdict.c \
-	shared/policy/overlay.c
+	shared/policy/seen.c shared/policy/permit.c shared/policy/task.c shared/policy/zone.c \
+	shared/policy/destination.c shared/policy/overlay.c
 LIVE_SRC := shared/live/decide.c shared/live/audit.c shared/live/locals.c shared/live/bind.c shared/live/pin.c
 COMPILE_SRC := $(addprefix shared/compile/,arena.c diag.c yaml.c keys.c values.c names.c entries.c list.c \
 	files.c presets.c profiles.c sources.c extras.c model.c lint.c ruleid.c file.c \
