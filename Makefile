@@ -21,7 +21,7 @@ DEPFLAGS = -MMD -MP
 
 # ---- what there is -------------------------------------------------------------------------------
 BASE_SRC := shared/base/name.c shared/base/addr.c
-POLICY_SRC := shared/policy/policy.c shared/policy/check.c shared/policy/slot.c shared/policy/verdict.c \
+POLICY_SRC := shared/policy/policy.c shared/policy/check.c shared/policy/check_records.c shared/policy/slot.c shared/policy/verdict.c \
 	shared/policy/seen.c shared/policy/permit.c shared/policy/task.c shared/policy/zone.c \
 	shared/policy/destination.c shared/policy/overlay.c
 LIVE_SRC := shared/live/decide.c shared/live/audit.c shared/live/locals.c shared/live/bind.c shared/live/pin.c

@@ -92,6 +92,12 @@ struct policy {
  */
 enum policy_err image_check(struct policy *p, const struct policy_trust *trust, char *why);
 
+/* The part of it that looks into the sections, whose views are set (check_records.c). */
+enum policy_err image_check_records(struct policy *p, char *why);
+
+/* Writes to why[POLICY_WHY_SIZE], unless that is NULL. */
+void image_explain(char *why, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
 /* What bindings to the profile may add, or NULL. */
 const struct fmt_task *image_task(const struct policy *p, uint32_t profile);
 
