@@ -16,6 +16,10 @@ passed=0
 failed=0
 start=$(date +%s)
 
+# How the parts of a stage say that a case failed, or that they gave up.
+telling='^ *(FAIL|not ok|SURVIVED|BROKEN|-- disagreement|\[  (FAILED|ERROR)|Traceback)|: (FAILED|error|fatal error)\b'
+telling="$telling"'|^[A-Za-z_.]*(Error|Failure|Expired)\b|\*\*\*|ERROR: [A-Z]|runtime error:|, [1-9][0-9]* failed$'
+
 # Stages that only make something: they count as one.
 counts() {
 	case $1 in
@@ -46,7 +50,9 @@ for stage in "$@"; do
 	[ "$rc" -ne 0 ] && [ "$bad" -eq 0 ] && bad=1
 	echo "$ok passed, $bad failed   ($(($(date +%s) - t)) s)"
 	if [ "$bad" -ne 0 ]; then
-		echo "-- $stage ended with $rc; the end of $log:"
+		echo "-- $stage ended with $rc; every line of $log that tells of a failure:"
+		grep -naE "$telling" "$log" | head -n 100 | cut -c 1-600 | sed 's/^/   /'
+		echo "-- its end:"
 		tail -n 60 "$log" | sed 's/^/   /'
 	fi
 	passed=$((passed + ok))

@@ -72,7 +72,7 @@ class Cases:
         return 1 if self.failed or not self.passed else 0
 
 
-def wait_for(what, condition, timeout=15.0):
+def wait_for(what, condition, timeout=45.0):
     """The condition's first true value. A test waits for conditions, never for a time."""
     end = time.monotonic() + timeout
     while True:
@@ -82,6 +82,12 @@ def wait_for(what, condition, timeout=15.0):
         if time.monotonic() > end:
             raise Failure(f"gave up waiting for {what}")
         time.sleep(0.03)
+
+
+def whole_lines(path):
+    """What a file of JSON lines holds, but a last line that is being written just now."""
+    text = path.read_text(errors="replace") if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 def run(argv, check=True, timeout=60, **more):
@@ -391,9 +397,7 @@ server:
 
     def audit(self, which):
         """Audit events so far; which: dns or proxy."""
-        path = self.dir / f"audit.{which}"
-        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-        return [json.loads(line) for line in lines]
+        return whole_lines(self.dir / f"audit.{which}")
 
     def agent_state(self, name="haproxy"):
         """How HAProxy sees its agent: UP, DOWN ..."""
@@ -455,9 +459,7 @@ server:
 
     def arrivals(self, kind=None):
         """What reached the Internet, oldest first."""
-        path = self.dir / "arrivals"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [e for e in map(json.loads, lines) if kind in (None, e["kind"])]
+        return [e for e in whole_lines(self.dir / "arrivals") if kind in (None, e["kind"])]
 
     def certificates(self):
         at = self.dir
