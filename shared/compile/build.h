@@ -15,41 +15,12 @@
 #include "shared/compile/compile.h"
 #include "shared/compile/yaml.h"
 
-/* ---- a profile while it is read ----------------------------------------------------------------- */
+struct draft; /* draft.h */
 
-enum profile_set {
-	SET_ECH = 1,
-	SET_AAAA = 2,
-	SET_ANCESTORS = 4,
-	SET_DENY_TTL = 8,
-	SET_QTYPES = 16,
-	SET_PRIVATE_RANGES = 32,
-	SET_PROXY_HTTP = 64,
-	SET_PROXY_HTTPS = 128,
-	SET_NO_PROXY = 256,
-	SET_PROXY_AUTH = 512
-};
-
+/* What a policy lists as words. */
 struct texts {
 	const char *const *v;
 	uint32_t n;
-};
-
-struct draft {
-	struct profile p;
-	unsigned set; /* enum profile_set: what it says itself or inherits */
-	const struct node *extends, *presets, *within;
-	uint32_t *parents; /* drafts, in the order written */
-	uint32_t n_parents;
-	uint32_t *own_presets; /* presets by number of preset_at() */
-	uint32_t n_own_presets;
-	struct texts allowed_environments;
-	bool has_environments;
-	uint32_t *bound_by; /* drafts whose environments hold here: itself, ancestors */
-	uint32_t n_bound_by;
-	struct resolver *resolvers;
-	size_t n_resolvers, cap_resolvers;
-	unsigned depth; /* of the chain of extends */
 };
 
 /* ---- one run ------------------------------------------------------------------------------------ */
@@ -205,6 +176,9 @@ void read_entries(struct build *b, const struct node *list, const char *what,
 		  const struct place *at);
 struct entry *add_entry(struct build *b);
 
+/* http_rules.c: `http` of an entry. */
+void read_http_rules(struct build *b, const struct node *v, struct terms *t);
+
 /* list.c: a file of names; false with a message. */
 bool read_name_list(struct build *b, const struct node *path, bool allow, const char *lift,
 		    const struct name_list **out);
@@ -228,7 +202,7 @@ struct owned {
 void own(struct build *b, void *p);
 uint32_t add_file(struct build *b, const char *shown, const char *kept);
 
-/* profiles.c */
+/* profiles.c, layers.c */
 void find_profiles(struct build *b); /* names of all documents: drafts and their layers */
 void read_network(struct build *b, const struct node *v);
 void read_profiles(struct build *b, const struct node *v);
@@ -248,9 +222,10 @@ int preset_index(const char *name);
 read_fn read_sources, read_unlisted, read_resolver_clients; /* `to` is not used */
 void finish_clients(struct build *b);
 
-/* extras.c: what later parts of the system enforce, and the tests */
+/* extras.c, tests.c, authz.c */
 read_fn read_credentials, read_mesh, read_tests;
 void read_authorization(struct build *b, const struct node *doc);
+void check_selectors(struct build *b); /* AuthorizationPolicy documents that select no service */
 void finish_extras(struct build *b);
 
 /* lint.c */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "shared/compile/build.h"
+#include "shared/compile/draft.h"
 
 /* ---- entries by what they are about ------------------------------------------------------------- */
 

@@ -73,8 +73,8 @@ def is_a_schema():
 def keys():
     """it has the keys of the compiler's tables, all of them and no others"""
     rows = set()
-    for source in ("model", "profiles", "entries", "sources", "extras", "values", "list"):
-        text = (ROOT / f"shared/compile/{source}.c").read_text(encoding="utf-8")
+    for source in set((ROOT / "shared/compile").glob("*.c")) - {ROOT / "shared/compile" / n for n in ("presets.c", "schema.c")}:
+        text = source.read_text(encoding="utf-8")
         rows |= {k for k, fn in re.findall(r'\{\s*"([A-Za-z_]+)",\s*([a-z_]+),', text) if fn != "refuse_key"}
     limits = (ROOT / "shared/compile/compile.h").read_text(encoding="utf-8")
     rows |= set(re.findall(r'X\([a-z_]+, "([a-z_]+)", (?:true|false)', limits))
