@@ -209,7 +209,7 @@ lint: $(BUILD)/cx_unbound.so $(BUILD)/cx-policyc
 	@tests/lint/run.sh $(BUILD)
 
 CHECK_STAGES := deps lint all unit golden policyc-test verdict mutate oracle oracle-mutate determinism fuzz \
-	integration-bind integration-unbound integration-spoa integration-haproxy e2e asan tsan
+	integration-bind integration-unbound dns dns-mutate integration-spoa integration-haproxy e2e asan tsan
 check:
 	@tests/check.sh $(BUILD) $(CHECK_STAGES)
 
@@ -304,6 +304,7 @@ endef
 UNBOUND_KIND := $(patsubst unbound%,%,$(notdir $(UNBOUND)))
 UNBOUND_KIND := $(if $(UNBOUND_KIND),$(UNBOUND_KIND:-%=%),veto)
 $(eval $(call module_for,$(BUILD)/cx_unbound.so,$(UNBOUND),$(UNBOUND_KIND)))
+MODULE_OBJ = $(BUILD)/obj/cx_unbound-$(UNBOUND_KIND)-module.o $(call obj,$(MODULE_SRC)) $(DNS_OBJ) $(LIVE_OBJ) $(CORE_OBJ)
 # For tests: the module of the unchanged Unbound, and modules that leak on purpose.
 $(eval $(call module_for,$(BUILD)/plain/cx_unbound.so,build/unbound-plain,plain))
 $(eval $(call module_for,$(BUILD)/leaky/cx_unbound_stock_cache.so,build/unbound,veto,-DCX_TEST_STOCK_CACHE))
@@ -322,6 +323,16 @@ integration-unbound: $(BUILD)/cx-spoa $(BUILD)/cx_unbound.so $(BUILD)/plain/cx_u
 # With BUILD, SAN and UNBOUND of a sanitizer build: make asan, make tsan.
 integration-unbound-sanitized: $(BUILD)/cx-spoa $(BUILD)/cx_unbound.so $(BUILD)/own-cache/cx_unbound.so $(BUILD)/race $(BUILD)/cx-policyc
 	BUILD=$(BUILD) tests/integration/unbound/run.py --sanitized $(notdir $(UNBOUND))
+
+# DNS as a client sees it: the cases of tests/dns through every set-up, and proof that they notice mistakes.
+DNS_SETUPS ?= veto,own-cache
+.PHONY: dns dns-mutate
+dns: $(BUILD)/cx_unbound.so $(BUILD)/plain/cx_unbound.so $(BUILD)/race $(BUILD)/cx-policyc
+	@BUILD=$(BUILD) tests/dns/run.py --setups $(DNS_SETUPS)
+dns-mutate: $(BUILD)/cx_unbound.so $(BUILD)/race $(BUILD)/cx-policyc
+	@tests/dns/mutate.py --build $(BUILD) --cc '$(CC) $(CPPFLAGS) $(CFLAGS)' \
+		--link '$(LDFLAGS) -pthread -Wl,-Bsymbolic $(POLICY_LIBS)' \
+		--objects '$(filter %.o,$(MODULE_OBJ))'
 
 UNBOUND_RECIPE := unbound-module/build-unbound.sh unbound-module/honour-reply-callback-veto.patch
 build/unbound/stamp: $(UNBOUND_RECIPE)

@@ -183,7 +183,7 @@ def case_filtered(world, kind):
 
 def case_filtered_signed(world, kind):
     """With a validator and DO: what was altered has neither signatures nor AD, the rest has both."""
-    text, anchor = world.sign(ZONE, zone())
+    text, anchor = world.lab.sign(ZONE, zone())
     authority = Authority(world.lab, {ZONE: text})
     u = world.unbound(kind, policy=world.lab.policy(policy()), stubs={ZONE: authority.port},
                       validator=True, server="  trust-anchor: \"%s\"\n" % anchor)

@@ -132,6 +132,17 @@ class Lab:
         os.chmod(out, 0o644)
         return out
 
+    def sign(self, zone, text):
+        """A zone signed with a key of its own, and its trust anchor."""
+        d = self.new("sign")
+        os.mkdir(d)
+        path = write(os.path.join(d, "zone"), text)
+        key = subprocess.run(["ldns-keygen", "-a", "ECDSAP256SHA256", "-k", zone], cwd=d, check=True,
+                             capture_output=True, text=True).stdout.strip()
+        subprocess.run(["ldns-signzone", path, key], cwd=d, check=True, capture_output=True)
+        anchor = read(os.path.join(d, key + ".ds")).strip().replace("\t", " ")
+        return read(path + ".signed"), anchor
+
     def replace(self, path, source, mode=0o644):
         """As a policy is to be replaced: written beside, synced, renamed."""
         with open(source, "rb") as f:
@@ -179,10 +190,11 @@ class Authority(Process):
 
 class Unbound(Process):
     """tree: unbound, unbound-plain, ...; module: the .so, or None for Unbound alone.
-    stubs: {zone: port of its authority}. server: further lines for the server clause."""
+    stubs: {zone: port of its authority}. server: further lines for the server clause. program: how to
+    start it, where that is not the tree's sbin/unbound."""
 
     def __init__(self, lab, tree, module, policy=None, stubs=None, server="", more="", env=None,
-                 validator=False, threads=2, wait=True, modules=None, audit="off"):
+                 validator=False, threads=2, wait=True, modules=None, audit="off", program=None):
         self.port = free_port()
         self.dir = lab.new(tree)
         self.lab = lab
@@ -232,8 +244,8 @@ remote-control:
                   "CX_AUDIT": self.audit if audit == "on" else audit})
         e.update(sanitizer_options(self.dir))
         e.update(env or {})
-        super().__init__(lab, [os.path.join(self.tree, "sbin", "unbound"), "-d", "-c", self.conf],
-                         os.path.join(self.dir, "log"), e)
+        super().__init__(lab, (program or [os.path.join(self.tree, "sbin", "unbound")]) +
+                         ["-d", "-c", self.conf], os.path.join(self.dir, "log"), e)
         if wait:
             self.wait_until_up()
 

@@ -6,9 +6,11 @@
  *
  * usage: race PORT QUERIES SEED NAMES ADDR-A ADDR-B UDP-SOCKETS TCP-SOCKETS [PER-SECOND]
  * With PER-SECOND not faster than that, and beyond QUERIES until standard input ends.
- * NAMES: lines of "NAME ADDRESS EXPECT-A EXPECT-B"; EXPECT is a list, separated by |, of
+ * NAMES: lines of "NAME ADDRESS EXPECT-A EXPECT-B"; ADDRESS is one for both clients, or A's/B's; EXPECT
+ * is a list, separated by |, of
  *   ok              NOERROR and exactly this address
  *   nx:REASON:TTL   NXDOMAIN with a SOA of that TTL and minimum, no answer, EDE text REASON
+ *   none:REASON     NOERROR with a SOA, no answer, EDE text REASON
  * Prints "sent N answered N lost N wrong N", "seen CLIENT OUTCOME N" for each outcome, and the first
  * wrong answers. Exit 0 if none is wrong (lost ones are for the caller to judge), 1 if some are, 2 on
  * a failure of its own.
@@ -39,8 +41,8 @@ struct target {
 	uint8_t wire[256];
 	size_t wire_len;
 	char text[256];
-	uint8_t addr[4];
-	uint32_t expect[2]; /* a bit per outcome, for each client */
+	uint8_t addr[2][4]; /* for each client */
+	uint32_t expect[2]; /* a bit per outcome, likewise */
 };
 
 struct outcome {
@@ -148,6 +150,16 @@ static unsigned long number(const char *s)
 	return v;
 }
 
+static void read_addresses(struct target *t, char *text)
+{
+	char *second = strchr(text, '/');
+	if (second)
+		*second++ = '\0';
+	if (inet_pton(AF_INET, text, t->addr[0]) != 1 ||
+	    inet_pton(AF_INET, second ? second : text, t->addr[1]) != 1)
+		die("address");
+}
+
 static void read_names(const char *path)
 {
 	char name[256], addr[64], a[256], b[256];
@@ -162,8 +174,7 @@ static void read_names(const char *path)
 		struct target *t = &targets[n_targets++];
 		snprintf(t->text, sizeof(t->text), "%s", name);
 		t->wire_len = to_wire(t->wire, name);
-		if (inet_pton(AF_INET, addr, t->addr) != 1)
-			die("address");
+		read_addresses(t, addr);
 		t->expect[0] = parse_expect(a);
 		t->expect[1] = parse_expect(b);
 	}
@@ -294,11 +305,11 @@ static void read_edns(struct reply *r, const uint8_t *p, size_t n)
 	}
 }
 
-static void read_record(struct reply *r, const struct target *t, unsigned section, uint16_t type,
+static void read_record(struct reply *r, const uint8_t *address, unsigned section, uint16_t type,
 			uint32_t ttl, const uint8_t *rd, size_t len)
 {
 	if (section == 0 && type == 1 && len == 4) {
-		if (memcmp(rd, t->addr, 4) == 0)
+		if (memcmp(rd, address, 4) == 0)
 			r->right_address = true;
 		else
 			r->other_address = true;
@@ -312,7 +323,7 @@ static void read_record(struct reply *r, const struct target *t, unsigned sectio
 		read_edns(r, rd, len);
 }
 
-static bool read_reply(struct reply *r, const struct target *t, const struct slot *l,
+static bool read_reply(struct reply *r, const struct target *t, int client, const struct slot *l,
 		       const uint8_t *p, size_t n)
 {
 	memset(r, 0, sizeof(*r));
@@ -327,8 +338,8 @@ static bool read_reply(struct reply *r, const struct target *t, const struct slo
 			if (!at || n - at < 10 || get16(p + at + 8) > n - at - 10)
 				return false;
 			size_t len = get16(p + at + 8);
-			read_record(r, t, section, get16(p + at), get32(p + at + 4), p + at + 10,
-				    len);
+			read_record(r, t->addr[client], section, get16(p + at), get32(p + at + 4),
+				    p + at + 10, len);
 			at += 10 + len;
 		}
 	}
@@ -341,6 +352,8 @@ static void name_outcome(char *out, size_t size, const struct reply *r)
 		snprintf(out, size, "ok");
 	else if (r->rcode == 3 && r->answers == 0 && r->soa && r->soa_ttl == r->soa_minimum)
 		snprintf(out, size, "nx:%s:%u", r->reason, r->soa_ttl);
+	else if (r->rcode == 0 && r->answers == 0 && r->soa)
+		snprintf(out, size, "none:%s", r->reason);
 	else
 		snprintf(out, size, "rcode=%u,answers=%u,soa=%d,%s", r->rcode, r->answers, r->soa,
 			 r->reason);
@@ -352,7 +365,7 @@ static void judge(struct sock *s, struct slot *l, const uint8_t *p, size_t n)
 	struct reply r;
 	char text[256] = "malformed";
 	bool tc = p[2] & 2;
-	if (read_reply(&r, t, l, p, n) && !tc)
+	if (read_reply(&r, t, s->client, l, p, n) && !tc)
 		name_outcome(text, sizeof(text), &r);
 	uint32_t bit = outcome_bit(text, false);
 	answered++;

@@ -121,19 +121,9 @@ class World:
         return "".join("h%d.%s %s %s %s\n" % ((i, ZONE, address(i)) + by_class[i % 4])
                        for i in range(N_NAMES))
 
-    def sign(self, zone, text):
-        d = self.lab.new("sign")
-        os.mkdir(d)
-        path = write(os.path.join(d, "zone"), text)
-        key = subprocess.run(["ldns-keygen", "-a", "ECDSAP256SHA256", "-k", zone], cwd=d, check=True,
-                             capture_output=True, text=True).stdout.strip()
-        subprocess.run(["ldns-signzone", path, key], cwd=d, check=True, capture_output=True)
-        anchor = read(os.path.join(d, key + ".ds")).strip().replace("\t", " ")
-        return read(path + ".signed"), anchor
-
     def make_signed(self):
-        good, anchor = self.sign(ZONE, race_zone())
-        bogus, bogus_anchor = self.sign("bogus.example", "$ORIGIN bogus.example.\n"
+        good, anchor = self.lab.sign(ZONE, race_zone())
+        bogus, bogus_anchor = self.lab.sign("bogus.example", "$ORIGIN bogus.example.\n"
                                         "@ 300 SOA ns host 1 3600 600 86400 5\n@ 300 NS ns\n"
                                         "ns 300 A 127.0.0.1\na 300 A 198.51.100.8\n")
         bogus = bogus.replace("198.51.100.8", "198.51.100.9")
@@ -487,7 +477,7 @@ def case_resolvers(world, kind):
     """A zone with resolvers of its own, as the compiler writes it for Unbound: its names go there and
     nowhere else, unsigned below a signed parent as they are; nobody else is led into it."""
     inside = Authority(world.lab, {"corp.example": CORP})
-    signed, anchor = world.sign("example", "$ORIGIN example.\n@ 300 SOA ns host 1 3600 600 86400 5\n"
+    signed, anchor = world.lab.sign("example", "$ORIGIN example.\n@ 300 SOA ns host 1 3600 600 86400 5\n"
                                 "@ 300 NS ns\nns 300 A 127.0.0.1\n")
     parent = Authority(world.lab, {"example": signed})
     public = HeldAuthority({"lure.public.example.": "wiki.corp.example."})
