@@ -85,7 +85,7 @@ def main():
             survived, by, _ = ask(args, build(args, work, m), m.cases)
             caught = not survived and bool(by)
             note = "by " + ", ".join(by)
-        except (ValueError, subprocess.SubprocessError) as e:
+        except (ValueError, OSError, subprocess.SubprocessError) as e:
             caught, note = False, str(e)
         passed += caught
         failed += not caught
