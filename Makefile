@@ -42,6 +42,10 @@ SPOA_SRC := $(SPOA_LIB_SRC) $(HOST_SRC) spoa-agent/listen.c spoa-agent/server.c 
 MODULE_SRC := unbound-module/buildid.c # and module.c, per Unbound
 
 DNS_SRC := shared/dns/gate.c shared/dns/answer.c
+# What a resolver of our own needs beside that, and cx-dns.
+WIRE_SRC := shared/dns/wire.c shared/dns/reply.c
+SHIM_LIB_SRC := $(addprefix unbound-module/shim/,subject.c)
+SHIM_SRC := $(SHIM_LIB_SRC) $(addprefix unbound-module/shim/,desk.c upstream.c link.c udp.c tcp.c server.c main.c)
 
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 CORE_OBJ := $(call obj,$(BASE_SRC) $(POLICY_SRC))
@@ -53,7 +57,7 @@ POLICY_LIBS := -lcrypto
 COMPILE_LIBS := -lyaml -lpsl -lidn2 -lcrypto
 
 .PHONY: all
-all: $(BUILD)/cx-policyc $(BUILD)/cx-spoa $(BUILD)/cxctl $(BUILD)/cx_unbound.so
+all: $(BUILD)/cx-policyc $(BUILD)/cx-spoa $(BUILD)/cx-dns $(BUILD)/cxctl $(BUILD)/cx_unbound.so
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
@@ -76,6 +80,9 @@ $(BUILD)/cxctl: $(call obj,$(CXCTL_SRC)) $(CORE_OBJ)
 $(BUILD)/cx-spoa: $(call obj,$(SPOA_SRC)) $(LIVE_OBJ) $(CORE_OBJ)
 	$(CC) $(LDFLAGS) -pthread -o $@ $^ $(POLICY_LIBS) -lev
 
+$(BUILD)/cx-dns: $(call obj,$(SHIM_SRC) $(HOST_SRC) $(WIRE_SRC)) $(DNS_OBJ) $(LIVE_OBJ) $(CORE_OBJ)
+	$(CC) $(LDFLAGS) -pthread -o $@ $^ $(POLICY_LIBS) -lev
+
 # ---- install -------------------------------------------------------------------------------------
 # Programs, the module with the Unbound that it is made for, manuals and examples. Starts nothing and
 # touches no installed Unbound or HAProxy.
@@ -85,7 +92,7 @@ install: all
 	install -d $(D)/bin $(D)/sbin $(D)/lib/cx/unbound $(D)/share/man/man1 $(D)/share/man/man5 \
 		$(D)/share/man/man8 $(D)/share/doc/cx
 	install -m 755 $(BUILD)/cx-policyc $(BUILD)/cxctl $(D)/bin
-	install -m 755 $(BUILD)/cx-spoa $(D)/sbin
+	install -m 755 $(BUILD)/cx-spoa $(BUILD)/cx-dns $(D)/sbin
 	install -m 755 $(BUILD)/cx_unbound.so $(D)/lib/cx
 	install -m 755 $(UNBOUND)/sbin/unbound $(UNBOUND)/sbin/unbound-checkconf \
 		$(UNBOUND)/sbin/unbound-control $(D)/lib/cx/unbound
@@ -113,7 +120,7 @@ integration-bind: $(BUILD)/cxctl $(BUILD)/faulty/cxctl $(BUILD)/cx-policyc
 # tests/unit/test_NAME.c is one program; it takes what it needs of the objects of UNIT_LIB_SRC.
 UNIT_TESTS := bytes name addr audit badpolicy texts slot verdict decide gate pin \
 	spop hello hello_openssl authority session answer resolve bind overlay
-UNIT_LIB_SRC := $(BASE_SRC) $(POLICY_SRC) $(LIVE_SRC) $(DNS_SRC) $(HOST_SRC) $(SPOA_LIB_SRC) shared/live/bindwrite.c
+UNIT_LIB_SRC := $(BASE_SRC) $(POLICY_SRC) $(LIVE_SRC) $(DNS_SRC) $(WIRE_SRC) $(HOST_SRC) $(SPOA_LIB_SRC) $(SHIM_LIB_SRC) shared/live/bindwrite.c
 UNIT_LIBS := -lcmocka $(POLICY_LIBS) -pthread
 $(BUILD)/unit/test_hello_openssl: UNIT_LIBS += -lssl
 $(BUILD)/unit/test_resolve: UNIT_LIBS += -lev
@@ -363,7 +370,7 @@ integration-haproxy:
 PACKAGES := build-essential dpkg-dev pkg-config bison flex ca-certificates binutils \
 	libevent-dev libexpat1-dev libssl-dev libnghttp2-dev libprotobuf-c-dev protobuf-c-compiler \
 	libfstrm-dev libyaml-dev libpsl-dev libidn2-dev libjson-c-dev libev-dev \
-	nsd dns-root-data python3 openssl haproxy nftables iproute2 curl bind9-dnsutils
+	nsd unbound dns-root-data python3 openssl haproxy nftables iproute2 curl bind9-dnsutils
 CHECK_PACKAGES := ldnsutils dnsperf python3-dnspython python3-yaml python3-jsonschema locales debootstrap \
 	clang clang-format clang-tidy libclang-rt-14-dev cppcheck shellcheck codespell mandoc \
 	libcmocka-dev libcdb-dev liblmdb-dev libmaxminddb-dev valgrind
