@@ -36,6 +36,7 @@ POLICYC_SRC := shared/tools/policyc.c shared/tools/trials.c shared/tools/target.
 CXCTL_SRC := shared/tools/cxctl.c shared/tools/target.c shared/tools/bindcmd.c shared/tools/binding.c \
 	shared/tools/netlink.c shared/live/bindwrite.c shared/live/bind.c
 HOST_SRC := shared/host/say.c shared/host/endpoint.c shared/host/privilege.c
+PROBE_SRC := $(addprefix shared/tools/,probe.c probetable.c probenet.c probedns.c probetls.c probeip.c probeserve.c)
 SPOA_LIB_SRC := spoa-agent/spop.c spoa-agent/hello.c spoa-agent/url.c spoa-agent/dns.c \
 	spoa-agent/resolve.c spoa-agent/session.c spoa-agent/answer.c spoa-agent/worker.c
 SPOA_SRC := $(SPOA_LIB_SRC) $(HOST_SRC) spoa-agent/listen.c spoa-agent/server.c spoa-agent/main.c
@@ -57,7 +58,7 @@ POLICY_LIBS := -lcrypto
 COMPILE_LIBS := -lyaml -lpsl -lidn2 -lcrypto
 
 .PHONY: all
-all: $(BUILD)/cx-policyc $(BUILD)/cx-spoa $(BUILD)/cx-dns $(BUILD)/cxctl $(BUILD)/cx_unbound.so
+all: $(BUILD)/cx-policyc $(BUILD)/cx-spoa $(BUILD)/cx-dns $(BUILD)/cxctl $(BUILD)/cx-probe $(BUILD)/cx_unbound.so
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
@@ -77,6 +78,10 @@ $(BUILD)/cx-policyc: $(call obj,$(POLICYC_SRC)) $(COMPILE_OBJ) $(CORE_OBJ)
 $(BUILD)/cxctl: $(call obj,$(CXCTL_SRC)) $(CORE_OBJ)
 	$(CC) $(LDFLAGS) -o $@ $^ $(POLICY_LIBS) -ljson-c
 
+# Static, so that it runs in any guest.
+$(BUILD)/cx-probe: $(call obj,$(PROBE_SRC) $(BASE_SRC))
+	$(CC) $(LDFLAGS) $(if $(SAN),,-static) -o $@ $^
+
 $(BUILD)/cx-spoa: $(call obj,$(SPOA_SRC)) $(LIVE_OBJ) $(CORE_OBJ)
 	$(CC) $(LDFLAGS) -pthread -o $@ $^ $(POLICY_LIBS) -lev
 
@@ -91,7 +96,7 @@ D = $(DESTDIR)$(PREFIX)
 install: all
 	install -d $(D)/bin $(D)/sbin $(D)/lib/cx/unbound $(D)/share/man/man1 $(D)/share/man/man5 \
 		$(D)/share/man/man8 $(D)/share/doc/cx
-	install -m 755 $(BUILD)/cx-policyc $(BUILD)/cxctl $(D)/bin
+	install -m 755 $(BUILD)/cx-policyc $(BUILD)/cxctl $(BUILD)/cx-probe $(D)/bin
 	install -m 755 $(BUILD)/cx-spoa $(BUILD)/cx-dns $(D)/sbin
 	install -m 755 $(BUILD)/cx_unbound.so $(D)/lib/cx
 	install -m 755 $(UNBOUND)/sbin/unbound $(UNBOUND)/sbin/unbound-checkconf \
@@ -216,7 +221,7 @@ lint: $(BUILD)/cx_unbound.so $(BUILD)/cx-policyc
 	@tests/lint/run.sh $(BUILD)
 
 CHECK_STAGES := deps lint all unit golden policyc-test verdict mutate oracle oracle-mutate determinism fuzz \
-	integration-bind integration-unbound dns dns-mutate integration-spoa integration-haproxy e2e asan tsan
+	integration-bind integration-unbound dns dns-mutate integration-spoa integration-haproxy e2e probe asan tsan
 check:
 	@tests/check.sh $(BUILD) $(CHECK_STAGES)
 
@@ -353,7 +358,7 @@ build/unbound-tsan/stamp: $(UNBOUND_RECIPE)
 
 # ---- the gateway as a whole ------------------------------------------------------------------------
 # The demo: everything started on the embedded default policy, and what a guest gets from it.
-.PHONY: demo e2e integration-haproxy
+.PHONY: demo e2e probe integration-haproxy
 demo:
 	@mkdir -p $(BUILD)
 	@echo "Installing and building what is missing; the log is $(BUILD)/demo.log"
@@ -362,6 +367,9 @@ demo:
 	@tests/e2e/demo
 e2e: all
 	@rc=0; tests/e2e/run || rc=1; tests/e2e/bindings || rc=1; exit $$rc
+# cx-probe in a guest: all held behind the gateway, and all of it leaks through a plain router.
+probe: all
+	@tests/e2e/probe
 # HAProxy of Debian 12, and of Debian 13 in a root under build/roots/.
 integration-haproxy:
 	@tests/integration/haproxy/run

@@ -95,6 +95,7 @@ class Web(http.server.BaseHTTPRequestHandler):
 
 class Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
+    allow_reuse_port = True # a canary may stand on one of the addresses
     daemon_threads = True
     request_queue_size = 256
     tls = None
@@ -142,6 +143,7 @@ def udp_echo(port):
     sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     sock.bind(("::", port))
     while True:
         data, about, _, peer = sock.recvmsg(4096, 256)
@@ -150,13 +152,15 @@ def udp_echo(port):
 
 
 def canary_reply(query):
-    """Any A question gets the address of the unlisted origin: who asks here has left the gateway."""
-    end = query.index(b"\0", 12) + 5
+    """Any question gets an answer, A the address of the unlisted origin: who asks here has left the gateway."""
+    end = 12
+    while query[end]:
+        end += 1 + query[end]
+    end += 5
     kind = struct.unpack("!H", query[end - 4:end - 2])[0]
-    answer = b""
-    if kind == 1:
-        answer = b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 60, 4) + CANARY_ANSWER
-    return query[:2] + struct.pack("!HHHHH", 0x8180, 1, 1 if answer else 0, 0, 0) + query[12:end] + answer
+    data = {1: CANARY_ANSWER, 28: bytes(12) + CANARY_ANSWER}.get(kind, b"\6canary")
+    answer = b"\xc0\x0c" + struct.pack("!HHIH", kind, 1, 60, len(data)) + data
+    return query[:2] + struct.pack("!HHHHH", 0x8180, 1, 1, 0, 0) + query[12:end] + answer
 
 
 def canary_udp(address):
@@ -167,7 +171,7 @@ def canary_udp(address):
         data, peer = sock.recvfrom(4096)
         try:
             sock.sendto(canary_reply(data), peer)
-        except (ValueError, struct.error):
+        except (LookupError, struct.error):
             pass
 
 

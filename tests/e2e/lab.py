@@ -45,6 +45,8 @@ GUESTS = {
 ROOT_DNS = ("203.0.113.53", "2001:db8:53::53")
 UNLISTED = "attacker.example"
 UNLISTED_ADDR = ("198.51.100.66", "2001:db8:66::66")
+PROBE_CANARY = ("198.51.100.77", "2001:db8:77::77") # where `cx-probe --serve` may stand
+METADATA = ("169.254.169.254", "100.100.100.200", "168.63.129.16", "fd00:ec2::254")
 CANARIES = ("8.8.8.8", "1.1.1.1", "2001:4860:4860::8888")
 
 
@@ -268,7 +270,7 @@ class Lab:
         self.ip("gateway", "route", "add", "default", "via", "203.0.113.1")
         self.ip("gateway", "-6", "route", "add", "default", "via", "2001:db8:203::1")
         every = [a for pair in self.addresses.values() for a in pair]
-        for address in {*every, *ROOT_DNS, *CANARIES}:
+        for address in {*every, *ROOT_DNS, *CANARIES, *PROBE_CANARY, *METADATA}:
             self.ip("internet", "addr", "add", address, "dev", "lo", *(["nodad"] * (":" in address)))
         for guest in GUESTS.values():
             self.ip("internet", "route", "add", guest["v4"], "via", "203.0.113.2")
