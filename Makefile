@@ -337,9 +337,9 @@ integration-unbound-sanitized: $(BUILD)/cx-spoa $(BUILD)/cx_unbound.so $(BUILD)/
 	BUILD=$(BUILD) tests/integration/unbound/run.py --sanitized $(notdir $(UNBOUND))
 
 # DNS as a client sees it: the cases of tests/dns through every set-up, and proof that they notice mistakes.
-DNS_SETUPS ?= veto,own-cache
+DNS_SETUPS ?= veto,own-cache,shim-12,shim-13
 .PHONY: dns dns-mutate
-dns: $(BUILD)/cx_unbound.so $(BUILD)/plain/cx_unbound.so $(BUILD)/race $(BUILD)/cx-policyc
+dns: $(BUILD)/cx-dns $(BUILD)/cx_unbound.so $(BUILD)/plain/cx_unbound.so $(BUILD)/race $(BUILD)/cx-policyc
 	@BUILD=$(BUILD) tests/dns/run.py --setups $(DNS_SETUPS)
 dns-mutate: $(BUILD)/cx_unbound.so $(BUILD)/race $(BUILD)/cx-policyc
 	@tests/dns/mutate.py --build $(BUILD) --cc '$(CC) $(CPPFLAGS) $(CFLAGS)' \
@@ -379,7 +379,7 @@ PACKAGES := build-essential dpkg-dev pkg-config bison flex ca-certificates binut
 	libevent-dev libexpat1-dev libssl-dev libnghttp2-dev libprotobuf-c-dev protobuf-c-compiler \
 	libfstrm-dev libyaml-dev libpsl-dev libidn2-dev libjson-c-dev libev-dev \
 	nsd unbound dns-root-data python3 openssl haproxy nftables iproute2 curl bind9-dnsutils
-CHECK_PACKAGES := ldnsutils dnsperf python3-dnspython python3-yaml python3-jsonschema locales debootstrap \
+CHECK_PACKAGES := unbound dnsdist iodine ldnsutils dnsperf python3-dnspython python3-yaml python3-jsonschema locales debootstrap \
 	clang clang-format clang-tidy libclang-rt-14-dev cppcheck shellcheck codespell mandoc \
 	libcmocka-dev libcdb-dev liblmdb-dev libmaxminddb-dev valgrind
 # Both, and the Unbound that can load the module, with and without our change.

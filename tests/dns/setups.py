@@ -76,7 +76,7 @@ class CxDns(Process):
         os.mkdir(self.dir)
         argv = [os.path.join(BUILD, "cx-dns"), "-p", policy, "-l", "127.0.0.1:%d" % port,
                 "-l", "[::1]:%d" % port, "--upstream", "127.0.0.1@%d" % upstream, "-t", "2",
-                "-r", self.dir, "-a", os.path.join(self.dir, "audit.jsonl")]
+                "--max-open", "4096", "-r", self.dir, "-a", os.path.join(self.dir, "audit.jsonl")]
         super().__init__(lab, argv + (["--proxy-v2"] if proxy_v2 else []), os.path.join(self.dir, "log"))
         wait_for("cx-dns", self.is_up)
 
