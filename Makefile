@@ -221,7 +221,7 @@ lint: $(BUILD)/cx_unbound.so $(BUILD)/cx-policyc
 	@tests/lint/run.sh $(BUILD)
 
 CHECK_STAGES := deps lint all unit golden policyc-test verdict mutate oracle oracle-mutate determinism fuzz \
-	integration-bind integration-unbound dns dns-mutate integration-spoa integration-haproxy e2e probe asan tsan
+	integration-bind integration-unbound dns dns-mutate integration-spoa integration-haproxy e2e probe microvm asan tsan
 check:
 	@tests/check.sh $(BUILD) $(CHECK_STAGES)
 
@@ -358,7 +358,7 @@ build/unbound-tsan/stamp: $(UNBOUND_RECIPE)
 
 # ---- the gateway as a whole ------------------------------------------------------------------------
 # The demo: everything started on the embedded default policy, and what a guest gets from it.
-.PHONY: demo e2e probe integration-haproxy
+.PHONY: demo e2e probe microvm integration-haproxy
 demo:
 	@mkdir -p $(BUILD)
 	@echo "Installing and building what is missing; the log is $(BUILD)/demo.log"
@@ -370,6 +370,9 @@ e2e: all
 # cx-probe in a guest: all held behind the gateway, and all of it leaks through a plain router.
 probe: all
 	@tests/e2e/probe
+# The same in a microVM that QEMU boots, with Debian's cloud kernel (fetched once, under build/microvm).
+microvm: all
+	@tests/e2e/microvm
 # HAProxy of Debian 12, and of Debian 13 in a root under build/roots/.
 integration-haproxy:
 	@tests/integration/haproxy/run
@@ -381,7 +384,8 @@ PACKAGES := build-essential dpkg-dev pkg-config bison flex ca-certificates binut
 	nsd unbound dns-root-data python3 openssl haproxy nftables iproute2 curl bind9-dnsutils
 CHECK_PACKAGES := unbound dnsdist iodine ldnsutils dnsperf python3-dnspython python3-yaml python3-jsonschema locales debootstrap \
 	clang clang-format clang-tidy libclang-rt-14-dev cppcheck shellcheck codespell mandoc \
-	libcmocka-dev libcdb-dev liblmdb-dev libmaxminddb-dev valgrind
+	libcmocka-dev libcdb-dev liblmdb-dev libmaxminddb-dev valgrind \
+	qemu-system-x86 busybox-static cpio
 # Both, and the Unbound that can load the module, with and without our change.
 .PHONY: deps demo-deps
 deps:
