@@ -124,7 +124,7 @@ integration-bind: $(BUILD)/cxctl $(BUILD)/faulty/cxctl $(BUILD)/cx-policyc
 # ---- unit tests ----------------------------------------------------------------------------------
 # tests/unit/test_NAME.c is one program; it takes what it needs of the objects of UNIT_LIB_SRC.
 UNIT_TESTS := bytes name addr audit badpolicy texts slot verdict decide gate pin \
-	spop hello hello_openssl authority session answer resolve bind overlay
+	spop hello hello_openssl authority connect session answer resolve bind overlay
 UNIT_LIB_SRC := $(BASE_SRC) $(POLICY_SRC) $(LIVE_SRC) $(DNS_SRC) $(WIRE_SRC) $(HOST_SRC) $(SPOA_LIB_SRC) $(SHIM_LIB_SRC) shared/live/bindwrite.c
 UNIT_LIBS := -lcmocka $(POLICY_LIBS) -pthread
 $(BUILD)/unit/test_hello_openssl: UNIT_LIBS += -lssl
@@ -373,16 +373,16 @@ probe: all
 # The same in a microVM that QEMU boots, with Debian's cloud kernel (fetched once, under build/microvm).
 microvm: all
 	@tests/e2e/microvm
-# HAProxy of Debian 12, and of Debian 13 in a root under build/roots/.
-integration-haproxy:
-	@tests/integration/haproxy/run
+# HAProxy of Debian 12, and of later releases in roots under build/roots/.
+integration-haproxy: all
+	@rc=0; for t in run explicit; do tests/integration/haproxy/$$t || rc=1; done; exit $$rc
 
 # What building and the demo need from Debian, and what checking and measuring need beside it.
 PACKAGES := build-essential dpkg-dev pkg-config bison flex ca-certificates binutils \
 	libevent-dev libexpat1-dev libssl-dev libnghttp2-dev libprotobuf-c-dev protobuf-c-compiler \
 	libfstrm-dev libyaml-dev libpsl-dev libidn2-dev libjson-c-dev libev-dev \
 	nsd unbound dns-root-data python3 openssl haproxy nftables iproute2 curl bind9-dnsutils
-CHECK_PACKAGES := unbound dnsdist iodine ldnsutils dnsperf python3-dnspython python3-yaml python3-jsonschema locales debootstrap \
+CHECK_PACKAGES := unbound dnsdist iodine ldnsutils dnsperf squid-openssl tinyproxy-bin python3-dnspython python3-yaml python3-jsonschema locales debootstrap \
 	clang clang-format clang-tidy libclang-rt-14-dev cppcheck shellcheck codespell mandoc \
 	libcmocka-dev libcdb-dev liblmdb-dev libmaxminddb-dev valgrind \
 	qemu-system-x86 busybox-static cpio

@@ -23,6 +23,8 @@ enum arg {
 	ARG_UPGRADE,
 	ARG_BIND,
 	ARG_ID,
+	ARG_AUTHORITY,
+	ARG_FORM,
 	ARG_COUNT
 };
 
@@ -30,7 +32,8 @@ static const char *const arg_names[ARG_COUNT] = {
 	[ARG_SRC] = "src",     [ARG_DST] = "dst",   [ARG_DPORT] = "dport",
 	[ARG_HELLO] = "hello", [ARG_SNI] = "sni",   [ARG_METHOD] = "method",
 	[ARG_URL] = "url",     [ARG_HOST] = "host", [ARG_UPGRADE] = "upgrade",
-	[ARG_BIND] = "bind",   [ARG_ID] = "id",
+	[ARG_BIND] = "bind",   [ARG_ID] = "id",     [ARG_AUTHORITY] = "authority",
+	[ARG_FORM] = "form",
 };
 
 struct args {
@@ -155,6 +158,14 @@ static void url_flaw(struct request *r, enum url_err e)
 		flaw(r, FLAW_BAD_NAME);
 }
 
+/* A target or Host that names another host or port than the one that is judged. */
+static void must_agree(struct request *r, const struct authority *au, uint16_t no_port)
+{
+	uint16_t port = au->port ? au->port : no_port;
+	if (port != r->q.port || (r->q.name && !name_equal(&au->name, r->q.name)))
+		flaw(r, FLAW_NAME_MISMATCH);
+}
+
 static void read_host(struct request *r, const struct args *a)
 {
 	struct spop_bytes host;
@@ -168,40 +179,65 @@ static void read_host(struct request *r, const struct args *a)
 		url_flaw(r, e);
 		return;
 	}
+	must_agree(r, &au, r->q.port);
 	r->name = au.name;
 	r->q.name = &r->name;
-	if (au.port && au.port != r->q.port)
-		flaw(r, FLAW_NAME_MISMATCH);
 }
 
-/* Method and target; an absolute target must name the same host and port as Host. */
-static void read_target(struct request *r, const struct args *a)
+/* False: there is nothing that could be judged. */
+static bool read_target(struct request *r, const struct args *a, struct target *t)
 {
 	struct spop_bytes method, url;
-	struct target t;
 	if (!text_arg(a, ARG_METHOD, &method) || !text_arg(a, ARG_URL, &url)) {
 		flaw(r, FLAW_INTERNAL);
-		return;
+		return false;
 	}
 	const char *m = (const char *)method.p;
 	if (!method_ok(m, method.n)) {
 		flaw(r, FLAW_MALFORMED);
-		return;
+		return false;
 	}
 	r->q.method = m;
 	r->q.method_len = method.n;
-	enum url_err e = target_parse(&t, m, method.n, (const char *)url.p, url.n);
+	enum url_err e = target_parse(t, m, method.n, (const char *)url.p, url.n);
 	if (e != URL_OK) {
 		url_flaw(r, e);
+		return false;
+	}
+	r->q.path = t->path;
+	r->q.path_len = t->path_len;
+	return true;
+}
+
+/* Where a CONNECT wants to go; its port is the one that is judged. */
+static bool read_authority(struct request *r, const struct args *a, struct endpoint *to)
+{
+	struct spop_bytes s;
+	if (!text_arg(a, ARG_AUTHORITY, &s)) {
+		flaw(r, FLAW_INTERNAL);
+		return false;
+	}
+	enum url_err e = endpoint_parse(to, (const char *)s.p, s.n);
+	if (e != URL_OK) {
+		url_flaw(r, e);
+		return false;
+	}
+	r->q.port = to->port;
+	return true;
+}
+
+/* The name of a CONNECT, which what is inside has to agree with. An address names no host. */
+static void inside_authority(struct request *r, const struct args *a)
+{
+	struct endpoint to;
+	if (!read_authority(r, a, &to))
+		return;
+	if (to.literal) {
+		flaw(r, FLAW_NAME_MISMATCH);
 		return;
 	}
-	r->q.path = t.path;
-	r->q.path_len = t.path_len;
-	if (!t.absolute)
-		return;
-	bool port = !t.authority.port || t.authority.port == r->q.port;
-	if (!port || (r->q.name && !name_equal(&t.authority.name, &r->name)))
-		flaw(r, FLAW_NAME_MISMATCH);
+	r->name = to.name;
+	r->q.name = &r->name;
 }
 
 static void read_upgrade(struct request *r, const struct args *a)
@@ -217,12 +253,34 @@ static void read_upgrade(struct request *r, const struct args *a)
 	r->q.upgrade_len = s.n;
 }
 
+/* form=absolute: sent to a proxy, so that the target itself says where it wants to go. */
+static void read_form(struct request *r, const struct args *a, const struct target *t)
+{
+	struct spop_bytes form;
+	if (a->v[ARG_FORM].type == SPOP_NULL)
+		return;
+	if (!text_arg(a, ARG_FORM, &form) || !spop_is(form, "absolute"))
+		flaw(r, FLAW_INTERNAL);
+	else if (!t->absolute)
+		flaw(r, FLAW_MALFORMED);
+	else
+		r->q.port = t->authority.port ? t->authority.port : 80;
+}
+
+/* Host, an absolute target and the CONNECT around them must name the same host and port. */
 static void read_http(struct request *r, const struct args *a)
 {
+	struct target t;
 	r->q.layer = LAYER_HTTP;
 	read_ends(r, a);
+	if (a->v[ARG_AUTHORITY].type != SPOP_NULL)
+		inside_authority(r, a);
+	bool target = read_target(r, a, &t);
+	if (target)
+		read_form(r, a, &t);
 	read_host(r, a);
-	read_target(r, a);
+	if (target && t.absolute)
+		must_agree(r, &t.authority, a->v[ARG_FORM].type == SPOP_NULL ? r->q.port : 80);
 	read_upgrade(r, a);
 }
 
@@ -230,6 +288,52 @@ static void read_tcp(struct request *r, const struct args *a)
 {
 	r->q.layer = LAYER_TCP;
 	read_ends(r, a);
+}
+
+/* The CONNECT itself. What it may lead to is said, and nothing is allowed yet. */
+static void read_connect(struct request *r, const struct args *a)
+{
+	struct endpoint to;
+	r->q.layer = LAYER_CONNECT;
+	if (!spop_as_addr(&a->v[ARG_SRC], &r->q.src))
+		flaw(r, FLAW_INTERNAL);
+	if (!read_authority(r, a, &to))
+		return;
+	r->q.has_dst = to.literal;
+	r->q.dst = to.addr;
+	if (to.literal)
+		return;
+	r->name = to.name;
+	r->q.name = &r->name;
+}
+
+/* The hello inside must name the host of the CONNECT. */
+static void read_tunnel_tls(struct request *r, const struct args *a)
+{
+	struct endpoint to;
+	read_tls(r, a);
+	if (!read_authority(r, a, &to))
+		return;
+	if (to.literal || (r->q.name && !name_equal(&to.name, r->q.name)))
+		flaw(r, FLAW_NAME_MISMATCH);
+}
+
+/* Whatever it carries: raw TCP to what the CONNECT names. */
+static void read_tunnel_tcp(struct request *r, const struct args *a)
+{
+	struct endpoint to;
+	r->q.layer = LAYER_TCP;
+	read_ends(r, a);
+	r->q.has_dst = false;
+	if (!read_authority(r, a, &to))
+		return;
+	r->q.has_dst = to.literal;
+	if (to.literal) {
+		r->q.dst = to.addr;
+		return;
+	}
+	r->name = to.name;
+	r->q.name = &r->name;
 }
 
 static void read_id(struct request *r, const struct args *a)
@@ -243,12 +347,14 @@ static void read_id(struct request *r, const struct args *a)
 
 static const struct message {
 	const char *name;
-	enum layer layer;
 	void (*read)(struct request *r, const struct args *a);
 } messages[] = {
-	{ "cx-tls", LAYER_TLS, read_tls },
-	{ "cx-http", LAYER_HTTP, read_http },
-	{ "cx-tcp", LAYER_TCP, read_tcp },
+	{ "cx-tls", read_tls },
+	{ "cx-http", read_http },
+	{ "cx-tcp", read_tcp },
+	{ "cx-connect", read_connect },
+	{ "cx-tunnel-tls", read_tunnel_tls },
+	{ "cx-tunnel-tcp", read_tunnel_tcp },
 };
 
 static const struct message *find_message(struct spop_bytes name)
@@ -350,12 +456,15 @@ static bool is_sound(const struct request *r, const struct verdict *v, const str
 	case ACTION_DENY:
 		return true;
 	case ACTION_ALLOW:
-		if (r->q.flaw != FLAW_NONE || !to)
+		if (r->q.flaw != FLAW_NONE || !to || r->q.layer == LAYER_CONNECT)
 			return false;
 		return r->q.layer == LAYER_TCP ? v->next == NEXT_RAW : r->q.name != NULL;
 	case ACTION_NEXT:
-		return r->q.flaw == FLAW_NONE && r->q.layer == LAYER_TCP &&
-		       (v->next == NEXT_TLS || v->next == NEXT_HTTP);
+		if (r->q.flaw != FLAW_NONE)
+			return false;
+		if (r->q.layer == LAYER_CONNECT)
+			return v->next != NEXT_NONE;
+		return r->q.layer == LAYER_TCP && (v->next == NEXT_TLS || v->next == NEXT_HTTP);
 	}
 	return false;
 }

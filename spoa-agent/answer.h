@@ -31,8 +31,8 @@ struct request {
 };
 
 /*
- * The payload of a NOTIFY: exactly one message, cx-tls, cx-http or cx-tcp, each argument at most
- * once. Anything else is FLAW_INTERNAL. `out` is always a complete question.
+ * The payload of a NOTIFY: exactly one message (cx-tls, cx-http, cx-tcp, cx-connect, cx-tunnel-tls,
+ * cx-tunnel-tcp), each argument at most once. Anything else is FLAW_INTERNAL. `out` is always a complete question.
  */
 void request_read(struct request *out, struct reader payload);
 

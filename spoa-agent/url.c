@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Host and request target; see url.h. Never repairs what it reads.
+ * Host, request target and CONNECT authority; see url.h. Never repairs what it reads.
  */
 #include "spoa-agent/url.h"
 
@@ -86,6 +86,38 @@ enum url_err authority_parse(struct authority *out, const char *s, size_t n)
 	if (e != URL_OK)
 		return e;
 	return parse_port(&out->port, colon + 1, rest) ? URL_OK : URL_BAD_NAME;
+}
+
+/* The canonical spelling of an address, and no other. */
+static bool canonical_address(struct addr *out, const char *s, size_t n)
+{
+	char text[ADDR_TEXT_SIZE];
+	return addr_from_text(out, s, n) && addr_to_text(out, text) == n && memcmp(text, s, n) == 0;
+}
+
+/* [IPv6]:PORT or IPv4:PORT; n_host counts the brackets. */
+static bool parse_address(struct endpoint *out, const char *s, size_t n_host)
+{
+	bool brackets = n_host > 2 && s[0] == '[' && s[n_host - 1] == ']';
+	if (brackets)
+		return canonical_address(&out->addr, s + 1, n_host - 2) && !addr_is_v4(&out->addr);
+	return canonical_address(&out->addr, s, n_host) && addr_is_v4(&out->addr);
+}
+
+enum url_err endpoint_parse(struct endpoint *out, const char *s, size_t n)
+{
+	struct authority au;
+	const char *colon = n ? memrchr(s, ':', n) : NULL;
+	size_t at = colon ? (size_t)(colon - s) : 0;
+	out->literal = colon && parse_address(out, s, at);
+	if (out->literal)
+		return parse_port(&out->port, colon + 1, n - at - 1) ? URL_OK : URL_BAD_NAME;
+	enum url_err e = authority_parse(&au, s, n);
+	if (e != URL_OK)
+		return e;
+	out->name = au.name;
+	out->port = au.port;
+	return au.port ? URL_OK : URL_BAD_NAME;
 }
 
 bool method_ok(const char *s, size_t n)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What an HTTP request says about where it goes: the Host field and the request target (RFC 9110,
- * 9112), read strictly. What one server might read differently from another is refused. No
+ * What an HTTP request says about where it goes: the Host field, the request target and the
+ * authority of a CONNECT (RFC 9110, 9112), read strictly. What one server might read differently from another is refused. No
  * allocation, no policy; results borrow the caller's bytes.
  */
 #ifndef CX_URL_H
@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "shared/base/addr.h"
 #include "shared/base/name.h"
 
 enum url_err {
@@ -30,6 +31,21 @@ struct authority {
  * without leading zeroes. *out is undefined unless URL_OK.
  */
 enum url_err authority_parse(struct authority *out, const char *s, size_t n);
+
+/* Where a CONNECT wants to go: a name, or an address. */
+struct endpoint {
+	bool literal;     /* addr is set, else name */
+	struct addr addr; /* never an IPv4-mapped spelling of one */
+	struct name name;
+	uint16_t port; /* 1 to 65535 */
+};
+
+/*
+ * NAME:PORT, as authority_parse() reads it, or ADDRESS:PORT in the address's canonical spelling
+ * (RFC 5952, IPv6 in brackets, no zone); every other spelling is URL_IP_LITERAL. The port is always
+ * there. *out is undefined unless URL_OK.
+ */
+enum url_err endpoint_parse(struct endpoint *out, const char *s, size_t n);
 
 struct target {
 	bool absolute; /* absolute-form: authority is set */

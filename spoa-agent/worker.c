@@ -165,8 +165,7 @@ static bool wait_for_addresses(struct worker *w, const struct reply *to, const s
 
 static bool has_name(const struct request *req)
 {
-	return req->q.flaw == FLAW_NONE && req->q.name &&
-	       (req->q.layer == LAYER_TLS || req->q.layer == LAYER_HTTP);
+	return req->q.flaw == FLAW_NONE && req->q.name && req->q.layer != LAYER_CONNECT;
 }
 
 /* A name is looked up only after the policy has allowed it. */

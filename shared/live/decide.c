@@ -579,7 +579,7 @@ const struct policy *decide_begin(struct decide_thread *t, const struct question
 	*f = (struct facts){ .now = now, .locals = locals_get(t->locals) };
 	const struct policy *p = slot_borrow(t->reader);
 	add_binding(t, p, q, f, &t->binding, &t->row);
-	if (q->layer == LAYER_TCP && q->has_dst)
+	if (q->layer == LAYER_TCP && q->has_dst && !q->name)
 		add_pinned(t, q, f);
 	verdict(p, q, f, &out->v);
 	out->generation = f->binding ? t->row.generation : 0;

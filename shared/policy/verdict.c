@@ -234,7 +234,7 @@ static bool type_permitted(const struct judge *j)
 /* Is it about an address, not a name? */
 static bool by_destination(const struct question *q)
 {
-	return q->layer == LAYER_TCP || (q->layer == LAYER_CONNECT && !q->name);
+	return (q->layer == LAYER_TCP || q->layer == LAYER_CONNECT) && !q->name;
 }
 
 static enum reason judge_flaw(const struct question *q)
@@ -365,7 +365,7 @@ static bool may_observe(const struct judge *j)
 	case REASON_METHOD:
 	case REASON_PATH:
 	case REASON_QUERY_TYPE:
-		return !by_destination(j->q);
+		return j->q->layer != LAYER_TCP && !by_destination(j->q);
 	default:
 		return false;
 	}
@@ -378,7 +378,7 @@ static void observe(struct judge *j)
 		return;
 	v->observed = true;
 	v->action = ACTION_ALLOW;
-	if (by_destination(j->q))
+	if (by_destination(j->q) || j->q->layer == LAYER_TCP)
 		v->next = NEXT_RAW;
 	else if (j->q->layer == LAYER_CONNECT)
 		v->next = j->q->port == 80 ? NEXT_HTTP : NEXT_TLS;

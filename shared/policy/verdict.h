@@ -80,7 +80,8 @@ enum question_flaw {
  *   TLS      name (SNI), port, ech; resolved
  *   HTTP     name (Host), port, method, path, upgrade; resolved
  *   CONNECT  name and port, or (has_dst) dst and port
- *   TCP      dst and port; facts.pinned
+ *   TCP      dst and port; facts.pinned. Or name and port, what a CONNECT to a name carries raw;
+ *            resolved
  * Pointers are borrowed for the call.
  */
 struct question {

@@ -110,7 +110,7 @@ def bookworm():
 
 def trixie():
     """The package's program with its own loader and libraries, out of the root that they stand in."""
-    root = subprocess.run([os.path.join(ROOT, "tests", "integration", "haproxy", "trixie-root")],
+    root = subprocess.run([os.path.join(ROOT, "tests", "integration", "haproxy", "debian-root"), "trixie"],
                           check=True, capture_output=True, text=True).stdout.strip()
     lib = root + "/usr/lib/" + os.uname().machine + "-linux-gnu"
     (loader,) = [os.path.join(lib, f) for f in os.listdir(lib) if f.startswith("ld-linux")]

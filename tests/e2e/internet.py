@@ -9,6 +9,7 @@ usage: internet.py CERTIFICATE KEY LOG [ADDRESS]     with an address: TLS and HT
 
 import http.server
 import json
+import re
 import socket
 import socketserver
 import ssl
@@ -22,6 +23,8 @@ BANNER_PORTS = (22,)
 ECHO_PORTS = (25, 853, 5432, 9999)
 UDP_PORTS = (443, 1234)
 CANARIES = ("8.8.8.8", "1.1.1.1", "2001:4860:4860::8888")
+# Fields that a gateway takes out: overrides, and those that are for the next hop only.
+ODD = re.compile("x-(http-method|method-override|original-url|rewrite-url|forwarded-host)|forwarded$|proxy-|te$|keep-alive$", re.I)
 CANARY_ANSWER = bytes((198, 51, 100, 66))
 
 log_lock = threading.Lock()
@@ -56,7 +59,8 @@ class Web(http.server.BaseHTTPRequestHandler):
         seen = {"origin": plain(self.connection.getsockname()[0]), "sni": sni,
                 "host": self.headers.get("host"), "method": self.command, "path": self.path}
         record("https" if sni is not None or self.server.tls else "http", self.connection,
-               sni=sni, host=seen["host"], path=self.path, method=self.command)
+               sni=sni, host=seen["host"], path=self.path, method=self.command,
+               odd=[k for k in self.headers if ODD.match(k)])
         body = (json.dumps(seen) + "\n").encode()
         self.send_response(200)
         self.send_header("content-type", "application/json")

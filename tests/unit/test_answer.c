@@ -325,7 +325,7 @@ static void ends_wrong(void **state)
 
 static void odd_messages(void **state)
 {
-	start("cx-connect", 3);
+	start("cx-nothing", 3);
 	ends();
 	const struct question *q = read_it();
 	struct addr src = addr_of("10.0.0.7");

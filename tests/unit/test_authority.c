@@ -139,6 +139,72 @@ static void long_names(void **state)
 	assert_int_equal(authority_parse(&a, s, 64), URL_BAD_NAME);
 }
 
+static void endpoints(void **state)
+{
+	static const struct {
+		const char *text;
+		enum url_err err;
+		const char *name; /* or the address */
+		uint16_t port;
+	} t[] = {
+		{ "a.example:443", URL_OK, "a.example", 443 },
+		{ "A.Example.:1", URL_OK, "a.example", 1 },
+		{ "192.0.2.7:65535", URL_OK, "192.0.2.7", 65535 },
+		{ "[2001:db8::7]:22", URL_OK, "2001:db8::7", 22 },
+		{ "a.example", URL_BAD_NAME, NULL, 0 },
+		{ "a.example:", URL_BAD_NAME, NULL, 0 },
+		{ "a.example:0", URL_BAD_NAME, NULL, 0 },
+		{ "a.example:0443", URL_BAD_NAME, NULL, 0 },
+		{ "a.example:65536", URL_BAD_NAME, NULL, 0 },
+		{ "a.example:443:22", URL_BAD_NAME, NULL, 0 },
+		{ "a.example:22@evil.example:443", URL_BAD_NAME, NULL, 0 },
+		{ "a.example@evil.example:443", URL_BAD_NAME, NULL, 0 },
+		{ "a.example%2eevil:443", URL_BAD_NAME, NULL, 0 },
+		{ "a.example%3a22:443", URL_BAD_NAME, NULL, 0 },
+		{ "a.example/x:443", URL_BAD_NAME, NULL, 0 },
+		{ "http://a.example:443", URL_BAD_NAME, NULL, 0 },
+		{ "a.example, b.example:443", URL_BAD_NAME, NULL, 0 },
+		{ " a.example:443", URL_BAD_NAME, NULL, 0 },
+		{ "a.example:443 ", URL_BAD_NAME, NULL, 0 },
+		{ "*:443", URL_BAD_NAME, NULL, 0 },
+		{ ":443", URL_BAD_NAME, NULL, 0 },
+		{ "", URL_BAD_NAME, NULL, 0 },
+		{ "[name]:443", URL_BAD_NAME, NULL, 0 },
+		{ "192.0.2.7", URL_IP_LITERAL, NULL, 0 },
+		{ "192.0.2.7:0443", URL_BAD_NAME, NULL, 0 },
+		{ "192.0.2.7.:443", URL_IP_LITERAL, NULL, 0 },
+		{ "192.0.2.07:443", URL_IP_LITERAL, NULL, 0 },
+		{ "2852039166:443", URL_IP_LITERAL, NULL, 0 },
+		{ "0251.0376.0251.0376:443", URL_IP_LITERAL, NULL, 0 },
+		{ "0x7f.1:443", URL_IP_LITERAL, NULL, 0 },
+		{ "127.1:443", URL_IP_LITERAL, NULL, 0 },
+		{ "[192.0.2.7]:443", URL_IP_LITERAL, NULL, 0 },
+		{ "[::ffff:10.0.0.1]:443", URL_IP_LITERAL, NULL, 0 },
+		{ "[2001:db8:0::7]:443", URL_IP_LITERAL, NULL, 0 },
+		{ "[2001:DB8::7]:443", URL_IP_LITERAL, NULL, 0 },
+		{ "[fe80::1%eth0]:443", URL_IP_LITERAL, NULL, 0 },
+		{ "[fe80::1%25eth0]:443", URL_IP_LITERAL, NULL, 0 },
+		{ "[v1.x]:443", URL_IP_LITERAL, NULL, 0 },
+		{ "2001:db8::7:443", URL_IP_LITERAL, NULL, 0 },
+	};
+	for (size_t i = 0; i < COUNT(t); i++) {
+		struct endpoint e;
+		enum url_err err = endpoint_parse(&e, t[i].text, strlen(t[i].text));
+		if (err != t[i].err)
+			fail_msg("%s: %d", t[i].text, err);
+		if (err != URL_OK)
+			continue;
+		char text[NAME_TEXT_SIZE];
+		size_t n = e.literal ? addr_to_text(&e.addr, text) : name_to_text(&e.name, text);
+		text[n] = '\0';
+		assert_string_equal(text, t[i].name);
+		assert_int_equal(e.port, t[i].port);
+	}
+	struct endpoint e;
+	assert_int_equal(endpoint_parse(&e, "a.exam\0ple:443", 14), URL_BAD_NAME);
+	assert_int_equal(endpoint_parse(&e, "192.0.2.7\0:443", 14), URL_BAD_NAME);
+}
+
 static enum url_err target(const char *method, const char *s, struct target *t)
 {
 	return target_parse(t, method, strlen(method), s, strlen(s));
@@ -227,7 +293,7 @@ int main(void)
 		cmocka_unit_test(names_and_ports), cmocka_unit_test(literals),
 		cmocka_unit_test(no_names),        cmocka_unit_test(long_names),
 		cmocka_unit_test(origin_form),     cmocka_unit_test(absolute_form),
-		cmocka_unit_test(methods),
+		cmocka_unit_test(methods),         cmocka_unit_test(endpoints),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -125,6 +125,8 @@ def arguments(q):
         host, port = split_host(q.target[4:], 0)
         args.update(dst=spop.address(host.strip("[]")), dport=port)
         return "cx-tcp", args
+    if q.kind == "connect":
+        return "cx-connect", {k: args[k] for k in ("src", "id")} | {"authority": q.target[8:]}
     host, port = host_of(q)
     args["dport"] = port
     if q.kind == "https":
@@ -155,7 +157,7 @@ def batches(questions):
     """Groups in which no name needs two different sets of addresses: the agent caches them."""
     groups = []
     for q in questions:
-        name = host_of(q)[0].rstrip(".").lower() if q.kind != "tcp" else None
+        name = host_of(q)[0].rstrip(".").lower() if "://" in q.target else None
         for table, group in groups:
             if name is None or table.setdefault(name, q.resolved) == q.resolved:
                 group.append(q)
@@ -167,7 +169,7 @@ def batches(questions):
 
 def ask_case(args, case, work):
     answers = []
-    questions = [q for q in case.questions if q.kind in ("https", "http", "tcp")]
+    questions = [q for q in case.questions if q.kind in ("https", "http", "tcp", "connect")]
     for table, group in batches(questions):
         agent = Agent(args, case, work)
         try:
