@@ -26,7 +26,7 @@ POLICY_SRC := shared/policy/policy.c shared/policy/check.c shared/policy/check_r
 	shared/policy/destination.c shared/policy/overlay.c
 LIVE_SRC := shared/live/decide.c shared/live/audit.c shared/live/locals.c shared/live/bind.c shared/live/pin.c
 COMPILE_SRC := $(addprefix shared/compile/,arena.c diag.c yaml.c keys.c values.c names.c entries.c list.c \
-	files.c presets.c profiles.c profile_dns.c inherit.c layers.c http_rules.c sources.c extras.c authz.c tests.c model.c lint.c ruleid.c file.c \
+	files.c presets.c profiles.c profile_dns.c inherit.c layers.c http_rules.c sources.c extras.c authz.c tests.c model.c lint.c lint_hosts.c lint_credentials.c lint_policy.c ruleid.c file.c \
 	pool.c layout.c flatten.c dns.c place.c write.c out.c terms.c walk.c dump.c diff.c diff_rules.c diff_print.c sign.c \
 	emit_unbound.c emit_haproxy.c emit_nftables.c import.c schema.c)
 PRESETS := $(addprefix shared/compile/presets/,apt.yaml bitbucket.yaml crates.yaml default-strict.yaml \
@@ -64,9 +64,10 @@ $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(DEPFLAGS) -c -o $@ $<
 
-$(BUILD)/obj/presets.gen.c: shared/compile/presets/embed.sh shared/compile/presets/VERSION $(PRESETS)
+KNOWN_HOSTS := shared/compile/hosts/known.txt
+$(BUILD)/obj/presets.gen.c: shared/compile/presets/embed.sh shared/compile/presets/VERSION $(KNOWN_HOSTS) $(PRESETS)
 	@mkdir -p $(@D)
-	shared/compile/presets/embed.sh shared/compile/presets/VERSION $(PRESETS) > $@.tmp
+	shared/compile/presets/embed.sh shared/compile/presets/VERSION $(KNOWN_HOSTS) $(PRESETS) > $@.tmp
 	mv $@.tmp $@
 
 $(BUILD)/obj/presets.gen.o: $(BUILD)/obj/presets.gen.c

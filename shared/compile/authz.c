@@ -4,7 +4,7 @@
  */
 #include <string.h>
 
-#include "shared/compile/build.h"
+#include "shared/compile/lint.h"
 
 /* Keys that mean something we could not keep: an error that says so. */
 static void refuse_key(struct build *b, const struct node *k, const struct node *v, void *to)
@@ -229,9 +229,9 @@ void check_selectors(struct build *b)
 		for (size_t j = 0; j < b->n_services; j++)
 			any = any || selects(&b->authz[i], &b->services[j]);
 		if (!any)
-			diag_warning(b->d, b->authz[i].pos, "selects-nothing",
-				     "this AuthorizationPolicy selects none of `mesh.services`: it "
-				     "has no effect");
+			lint_say(b, b->authz[i].pos, LINT_SELECTS_NOTHING, "",
+				 "this AuthorizationPolicy selects none of `mesh.services`: it "
+				 "has no effect");
 	}
 }
 

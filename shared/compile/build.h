@@ -76,6 +76,8 @@ struct build {
 	uint32_t *preset_rank;
 	uint32_t n_preset_layers, n_task_layers;
 	struct terms plain_allow, plain_deny;
+	const struct known_hosts *known; /* lint_hosts.c; NULL until it is asked for */
+	unsigned *alike; /* by enum lint_code: how many were said by lint_say_some() */
 	struct texts require;
 	struct pos root_at; /* of the main document */
 	bool has_sources, has_resolver_clients, has_version, has_presets_version;
@@ -156,6 +158,8 @@ bool parse_name(struct build *b, struct pos at, const char *s, size_t n, struct 
  */
 void check_wildcard(struct build *b, struct pos at, const struct name *n, const char *lift);
 
+/* `lint` of an entry, a profile, a credential or a source: const char **, as struct terms.lint_allow. */
+read_fn read_lint;
 /* Is the code among the lifted ones? */
 bool is_lifted(const char *lift, const char *code);
 
@@ -210,6 +214,14 @@ void resolve_profiles(struct build *b); /* extends, presets, layers; fills the m
 /* The index of a profile, or -1 with a message. */
 int find_profile(struct build *b, const struct node *name);
 
+/*
+ * Each host that belongs to a preset at the levels strict and default, preset by preset; companion: it
+ * is of the level default.
+ */
+typedef void preset_host_fn(struct build *b, void *to, const char *preset, const char *host,
+			    bool companion);
+void preset_hosts(struct build *b, preset_host_fn *take, void *to);
+
 /* presets.c: the entries of a preset, as a layer. */
 void read_preset(struct build *b, size_t preset, uint32_t layer);
 /* The number of a preset, or -1 with a message. */
@@ -229,7 +241,7 @@ void check_selectors(struct build *b); /* AuthorizationPolicy documents that sel
 void finish_extras(struct build *b);
 
 /* lint.c */
-void lint(struct build *b);
+void lint_all(struct build *b);
 
 /* model.c: the terms of entries that say nothing themselves. */
 void set_plain_terms(struct build *b);

@@ -215,6 +215,7 @@ struct client {
 	uint32_t
 		n_bind; /* TO_BIND: indices into m->profiles, sorted, no duplicates, at least one */
 	const uint32_t *bind;
+	const char *lift; /* codes that it lifts, as struct terms.lint_allow */
 };
 
 /* ---- kept for the parts that enforce them -------------------------------------------------------
@@ -223,7 +224,9 @@ struct client {
 struct credential {
 	struct pos pos;
 	const char *name, *source, *scope, *header;
+	const char *lift; /* codes that it lifts, as struct terms.lint_allow */
 	bool read_only;
+	bool unseen; /* read-only although requests to its hosts cannot be seen */
 	uint32_t n_hosts;
 	const char *const *hosts; /* canonical text */
 	struct limits limits;
@@ -343,6 +346,9 @@ void rule_id(const struct model *m, const struct entry *e, uint8_t id[RULE_ID_SI
  */
 
 extern const char presets_version[];
+
+/* What lint knows about single hosts, as hosts/known.txt has it. */
+extern const char known_hosts_text[];
 
 /* The presets by number from 0, sorted by name; NULL behind the last. */
 struct preset_info {

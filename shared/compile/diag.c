@@ -115,8 +115,8 @@ static struct finding *finding_new(struct diags *d)
 	return &d->v[d->n];
 }
 
-static void add(struct diags *d, struct pos at, enum diag_severity s, const char *code,
-		const char *fmt, va_list ap)
+void diag_va(struct diags *d, struct pos at, enum diag_severity s, const char *code,
+	     const char *fmt, va_list ap)
 {
 	char raw[DIAG_MAX_TEXT], text[2 * DIAG_MAX_TEXT];
 	vsnprintf(raw, sizeof(raw), fmt, ap);
@@ -138,7 +138,7 @@ void diag(struct diags *d, struct pos at, enum diag_severity s, const char *code
 {
 	va_list ap;
 	va_start(ap, fmt);
-	add(d, at, s, code, fmt, ap);
+	diag_va(d, at, s, code, fmt, ap);
 	va_end(ap);
 }
 
@@ -146,7 +146,7 @@ void diag_error(struct diags *d, struct pos at, const char *code, const char *fm
 {
 	va_list ap;
 	va_start(ap, fmt);
-	add(d, at, DIAG_ERROR, code, fmt, ap);
+	diag_va(d, at, DIAG_ERROR, code, fmt, ap);
 	va_end(ap);
 }
 
@@ -154,7 +154,7 @@ void diag_warning(struct diags *d, struct pos at, const char *code, const char *
 {
 	va_list ap;
 	va_start(ap, fmt);
-	add(d, at, DIAG_WARNING, code, fmt, ap);
+	diag_va(d, at, DIAG_WARNING, code, fmt, ap);
 	va_end(ap);
 }
 

@@ -48,6 +48,8 @@ const char *diags_file_name(const struct diags *d, uint32_t file);
  */
 void diag(struct diags *d, struct pos at, enum diag_severity s, const char *code, const char *fmt,
 	  ...) __attribute__((format(printf, 5, 6)));
+void diag_va(struct diags *d, struct pos at, enum diag_severity s, const char *code,
+	     const char *fmt, va_list ap) __attribute__((format(printf, 5, 0)));
 void diag_error(struct diags *d, struct pos at, const char *code, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
 void diag_warning(struct diags *d, struct pos at, const char *code, const char *fmt, ...)

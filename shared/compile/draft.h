@@ -36,8 +36,10 @@ struct draft {
 	uint32_t *bound_by; /* drafts whose environments hold here: itself, ancestors */
 	uint32_t n_bound_by;
 	struct resolver *resolvers;
-	size_t n_resolvers, cap_resolvers;
-	unsigned depth; /* of the chain of extends */
+	size_t n_resolvers, cap_resolvers, n_own_resolvers;
+	bool said;        /* it stands in the policy: `network` may be left out */
+	unsigned depth;   /* of the chain of extends */
+	const char *lift; /* codes that it lifts, as struct terms.lint_allow */
 };
 
 /* The draft of this name, or NULL. Once find_profiles() has run. */

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "shared/compile/build.h"
+#include "shared/compile/lint.h"
 
 /* An entry while it is read. */
 struct raw {
@@ -131,16 +131,19 @@ struct lint_mark {
 	const char *why;
 };
 
-static void read_lint(struct build *b, const struct node *k, const struct node *v, void *to)
+void read_lint(struct build *b, const struct node *k, const struct node *v, void *to)
 {
 	static const struct key keys[] = {
 		{ "allow", read_texts, offsetof(struct lint_mark, allow) },
 		{ "why", read_text, offsetof(struct lint_mark, why) },
 	};
-	static const char *const codes[] = { "broad-wildcard", "deny-lifted",    "duplicate",
-					     "narrower",       "private-suffix", "shadowed",
-					     "unknown-suffix" };
+	const char *codes[N_LINTS];
+	size_t n = 0;
 	struct lint_mark mark = { .why = "" };
+	while (lint_liftable(n)) {
+		codes[n] = lint_liftable(n);
+		n++;
+	}
 	if (!read_map(b, v, k->text, KEYS(keys), &mark))
 		return;
 	if (!*mark.why)
@@ -151,8 +154,7 @@ static void read_lint(struct build *b, const struct node *k, const struct node *
 	if (list && list->type == NODE_SEQ) {
 		node_for_each(item, list)
 		{
-			int i = read_word(b, item, "a code that an entry can lift", codes,
-					  sizeof(codes) / sizeof(codes[0]));
+			int i = read_word(b, item, "a code that can be lifted", codes, n);
 			if (i >= 0)
 				all = arena_printf(b->a, "%s%s ", all, codes[i]);
 		}
@@ -332,13 +334,13 @@ static void check_cidr(struct build *b, const struct node *v, const struct prefi
 {
 	enum addr_class c = addr_class(&p->a);
 	if (c == ADDR_NEVER)
-		diag_warning(b->d, v->pos, "never-destination",
-			     "%s is never a destination, whatever is listed", v->text);
+		lint_say(b, v->pos, LINT_NEVER_DESTINATION, t->lint_allow,
+			 "%s is never a destination, whatever is listed", v->text);
 	else if (c == ADDR_PRIVATE && !t->private_ok)
-		diag_warning(b->d, v->pos, "unreachable",
-			     "%s is private address space; without private: true the entry permits "
-			     "nothing",
-			     v->text);
+		lint_say(b, v->pos, LINT_UNREACHABLE, t->lint_allow,
+			 "%s is private address space; without private: true the entry permits "
+			 "nothing",
+			 v->text);
 }
 
 static void add_cidr(struct build *b, const struct raw *r, const struct node *v, struct terms *t)

@@ -85,6 +85,12 @@ static bool is_credential_name(const char *s)
 	return n > 0 && n <= 64;
 }
 
+static void read_unseen(struct build *b, const struct node *k, const struct node *v, void *to)
+{
+	static const char *const words[] = { "allow", "deny" };
+	*(bool *)to = read_word(b, v, k->text, words, 2) == 0;
+}
+
 void read_credentials(struct build *b, const struct node *k, const struct node *v, void *to)
 {
 	static const struct key keys[] = {
@@ -94,6 +100,8 @@ void read_credentials(struct build *b, const struct node *k, const struct node *
 		{ "hosts", read_hosts, 0 },
 		{ "header", read_header, offsetof(struct credential, header) },
 		{ "limits", read_limits, offsetof(struct credential, limits) },
+		{ "unseen", read_unseen, offsetof(struct credential, unseen) },
+		{ "lint", read_lint, offsetof(struct credential, lift) },
 	};
 	(void)to;
 	if (!want_map(b, v, k->text))
@@ -106,7 +114,8 @@ void read_credentials(struct build *b, const struct node *k, const struct node *
 					.name = name->text,
 					.source = "",
 					.scope = "",
-					.header = "" };
+					.header = "",
+					.lift = "" };
 		if (!is_credential_name(name->text))
 			diag_error(
 				b->d, name->pos, "bad-value",
@@ -135,14 +144,6 @@ static bool has_credential(const struct build *b, const char *name)
 	return false;
 }
 
-static bool is_proxy_auth(const struct build *b, const char *name)
-{
-	for (size_t i = 0; i < b->n_drafts; i++)
-		if (strcmp(b->drafts[i].p.proxy.auth, name) == 0)
-			return true;
-	return false;
-}
-
 static void unknown_credential(struct build *b, const struct profile *p, const char *name)
 {
 	diag_error(b->d, p->pos, "unknown-credential",
@@ -151,7 +152,7 @@ static void unknown_credential(struct build *b, const struct profile *p, const c
 		   p->name, name);
 }
 
-static void check_credentials(struct build *b)
+static void check_names(struct build *b)
 {
 	for (size_t i = 0; i < b->n_drafts; i++) {
 		const struct profile *p = &b->drafts[i].p;
@@ -160,13 +161,6 @@ static void check_credentials(struct build *b)
 				unknown_credential(b, p, p->credentials[j]);
 		if (*p->proxy.auth && !has_credential(b, p->proxy.auth))
 			unknown_credential(b, p, p->proxy.auth);
-	}
-	for (size_t i = 0; i < b->n_credentials; i++) {
-		const struct credential *c = &b->credentials[i];
-		if (c->n_hosts == 0 && !is_proxy_auth(b, c->name))
-			diag_warning(b->d, c->pos, "unused-credential",
-				     "the credential \"%s\" has no `hosts`: it is sent nowhere",
-				     c->name);
 	}
 }
 
@@ -229,7 +223,7 @@ void read_mesh(struct build *b, const struct node *k, const struct node *v, void
 
 void finish_extras(struct build *b)
 {
-	check_credentials(b);
+	check_names(b);
 	check_selectors(b);
 	if (b->n_credentials)
 		qsort(b->credentials, b->n_credentials, sizeof(*b->credentials),

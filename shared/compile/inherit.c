@@ -238,6 +238,7 @@ static void inherit_all_limits(struct build *b, struct draft *d)
 
 static void inherit_lists(struct build *b, struct draft *d)
 {
+	d->n_own_resolvers = d->n_resolvers;
 	for (uint32_t i = 0; i < d->n_parents; i++) {
 		const struct draft *from = &b->drafts[d->parents[i]];
 		for (size_t j = 0; j < from->n_resolvers; j++) {

@@ -1,25 +1,84 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The policy as a whole: entries that repeat, contradict or hide each other, dates that have passed,
- * environments. Must never change the model.
+ * The table of what the compiler criticises (lint.h), and the checks of entries: those that repeat,
+ * contradict or hide each other, dates that have passed. Must never change the model.
  */
+#include "shared/compile/lint.h"
+
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "shared/compile/build.h"
-#include "shared/compile/draft.h"
+/* ---- findings ----------------------------------------------------------------------------------- */
+
+static const struct {
+	const char *code;
+	enum diag_severity severity;
+	bool lifts;
+} lints[] = {
+#define X(name, code, severity, lifts) { code, severity, lifts },
+	LINTS(X)
+#undef X
+};
+
+const char *lint_code_text(enum lint_code c)
+{
+	return lints[c].code;
+}
+
+const char *lint_liftable(size_t i)
+{
+	for (size_t c = 0; c < N_LINTS; c++)
+		if (lints[c].lifts && i-- == 0)
+			return lints[c].code;
+	return NULL;
+}
+
+bool is_lifted(const char *lift, const char *code)
+{
+	size_t n = strlen(code);
+	for (const char *s = strstr(lift, code); s; s = strstr(s + 1, code))
+		if (s > lift && s[-1] == ' ' && s[n] == ' ')
+			return true;
+	return false;
+}
+
+static bool lifts(const char *lift, enum lint_code c)
+{
+	return *lift && lints[c].lifts && is_lifted(lift, lints[c].code);
+}
+
+bool lint_say(struct build *b, struct pos at, enum lint_code c, const char *lift, const char *fmt,
+	      ...)
+{
+	va_list ap;
+	if (lifts(lift, c))
+		return false;
+	va_start(ap, fmt);
+	diag_va(b->d, at, lints[c].severity, lints[c].code, fmt, ap);
+	va_end(ap);
+	return true;
+}
+
+bool lint_say_some(struct build *b, struct pos at, enum lint_code c, const char *lift,
+		   const char *fmt, ...)
+{
+	va_list ap;
+	if (lifts(lift, c) || b->alike[c] > MAX_ALIKE)
+		return false;
+	if (b->alike[c]++ == MAX_ALIKE) {
+		diag(b->d, at, lints[c].severity, lints[c].code,
+		     "here and below there are more of these, which are not shown");
+		return true;
+	}
+	va_start(ap, fmt);
+	diag_va(b->d, at, lints[c].severity, lints[c].code, fmt, ap);
+	va_end(ap);
+	return true;
+}
 
 /* ---- entries by what they are about ------------------------------------------------------------- */
-
-struct lookup {
-	const struct build *b;
-	uint32_t *slots; /* entry plus one; 0: free */
-	uint32_t *next;  /* by entry: another one with the same subject, plus one */
-	size_t mask;
-	size_t n_below; /* wildcards that allow */
-	size_t n_denies;
-	size_t n_never;
-};
 
 /* What an entry is about: layer, kind, and the name, prefix or list. */
 struct subject {
@@ -79,11 +138,19 @@ static void lookup_init(struct lookup *l, struct build *b)
 	l->next = arena_array(b->a, b->n_entries + 1, sizeof(*l->next));
 }
 
+const struct entry *entry_about(const struct lookup *l, uint32_t layer, enum entry_kind kind,
+				const uint8_t *wire, size_t n)
+{
+	struct subject s = { layer, (uint8_t)kind, n, wire };
+	uint32_t i = *slot_of(l, &s);
+	return i ? &l->b->entries[i - 1] : NULL;
+}
+
 /* ---- duplicates and contradictions -------------------------------------------------------------- */
 
-static bool lifted(const struct entry *e, const char *code)
+static const char *lift_of(const struct entry *e)
 {
-	return is_lifted(e->terms->lint_allow, code);
+	return e->terms->lint_allow;
 }
 
 static void compare_twins(struct build *b, const struct entry *old, const struct entry *e)
@@ -92,14 +159,12 @@ static void compare_twins(struct build *b, const struct entry *old, const struct
 	if (old->deny != e->deny) {
 		const struct entry *allow = e->deny ? old : e;
 		const struct entry *deny = e->deny ? e : old;
-		if (!lifted(allow, "shadowed"))
-			diag_warning(b->d, allow->pos, "shadowed",
-				     "\"%.100s\" is denied at %s:%u: this entry permits nothing",
-				     allow->pattern, diags_file_name(b->d, deny->pos.file),
-				     deny->pos.line);
-	} else if (memcmp(old->id, e->id, RULE_ID_SIZE) == 0 && !lifted(e, "duplicate")) {
-		diag_warning(b->d, e->pos, "duplicate", "\"%.100s\" stands already at %s:%u",
-			     e->pattern, file, old->pos.line);
+		lint_say(b, allow->pos, LINT_SHADOWED, lift_of(allow),
+			 "\"%.100s\" is denied at %s:%u: this entry permits nothing",
+			 allow->pattern, diags_file_name(b->d, deny->pos.file), deny->pos.line);
+	} else if (memcmp(old->id, e->id, RULE_ID_SIZE) == 0) {
+		lint_say(b, e->pos, LINT_DUPLICATE, lift_of(e),
+			 "\"%.100s\" stands already at %s:%u", e->pattern, file, old->pos.line);
 	}
 }
 
@@ -112,6 +177,7 @@ static void add_to_lookup(struct lookup *l, struct build *b, uint32_t i)
 		compare_twins(b, &b->entries[*slot - 1], e);
 	l->next[i] = *slot;
 	*slot = i + 1;
+	l->n_lists += e->kind == ENTRY_LIST;
 	l->n_below += e->kind == ENTRY_BELOW && !e->deny;
 	l->n_denies += e->deny && e->layer != 0;
 	l->n_never += e->layer == 0;
@@ -131,8 +197,8 @@ static const struct entry *wildcard_at(const struct lookup *l, uint32_t layer, c
 }
 
 /* The nearest wildcard of the layer above a name (not at it). */
-static const struct entry *wildcard_above(const struct lookup *l, uint32_t layer,
-					  const uint8_t *wire, size_t n, bool deny)
+const struct entry *wildcard_above(const struct lookup *l, uint32_t layer, const uint8_t *wire,
+				   size_t n, bool deny)
 {
 	for (size_t at = wire[0] + 1u; at < n; at += wire[at] + 1u) {
 		const struct entry *e = wildcard_at(l, layer, wire + at, n - at, deny);
@@ -163,47 +229,65 @@ static bool permits_less(const struct terms *exact, const struct terms *wild)
 	return false;
 }
 
-static void check_narrower(struct build *b, const struct lookup *l, const struct entry *e)
+static bool same_ranges(const struct terms *x, const struct terms *y)
 {
-	if (!l->n_below || e->kind != ENTRY_EXACT || lifted(e, "narrower"))
+	return x->n_ports == y->n_ports &&
+	       (x->n_ports == 0 || memcmp(x->ports, y->ports, x->n_ports * sizeof(*x->ports)) == 0);
+}
+
+/* Does an entry permit just what the other does, as far as can be seen without comparing rules? */
+static bool permits_same(const struct terms *x, const struct terms *y)
+{
+	return x->protocols == y->protocols && x->upgrades == y->upgrades &&
+	       x->private_ok == y->private_ok && x->addition == y->addition && !x->n_http &&
+	       !y->n_http && !x->limits && !y->limits && x->expires == y->expires &&
+	       same_ranges(x, y);
+}
+
+/* An exact entry, or a longer wildcard, below a wildcard of the same profile. */
+static void check_below(struct build *b, const struct lookup *l, const struct entry *e)
+{
+	const struct entry *w =
+		l->n_below ? wildcard_above(l, e->layer, e->wire, e->wire_len, false) : NULL;
+	if (!w)
 		return;
-	const struct entry *w = wildcard_above(l, e->layer, e->wire, e->wire_len, false);
-	if (w && permits_less(e->terms, w->terms))
-		diag_warning(b->d, e->pos, "narrower",
-			     "\"%.100s\" permits less than \"%.100s\" (line %u), which it replaces "
-			     "for this name",
-			     e->pattern, w->pattern, w->pos.line);
+	if (permits_less(e->terms, w->terms))
+		lint_say(b, e->pos, LINT_NARROWER, lift_of(e),
+			 "\"%.100s\" permits less than \"%.100s\" (line %u), which it replaces for "
+			 "%s",
+			 e->pattern, w->pattern, w->pos.line,
+			 e->kind == ENTRY_EXACT ? "this name" : "these names");
+	else if (permits_same(e->terms, w->terms) &&
+		 !wildcard_above(l, e->layer, e->wire, e->wire_len, true))
+		lint_say(b, e->pos, LINT_REDUNDANT, lift_of(e),
+			 "\"%.100s\" permits what \"%.100s\" (line %u) permits already", e->pattern,
+			 w->pattern, w->pos.line);
 }
 
 /* An allow that opens what a deny of the same profile closes. */
 static bool check_lifted_deny(struct build *b, const struct lookup *l, const struct entry *e,
 			      struct pos at, const uint8_t *wire, size_t n)
 {
-	if (!l->n_denies || lifted(e, "deny-lifted"))
+	const struct entry *deny = l->n_denies ? wildcard_above(l, e->layer, wire, n, true) : NULL;
+	if (!deny || is_lifted(lift_of(deny), lint_code_text(LINT_DENY_LIFTED)))
 		return false;
-	const struct entry *deny = wildcard_above(l, e->layer, wire, n, true);
-	if (!deny || lifted(deny, "deny-lifted"))
-		return false;
-	diag_error(b->d, at, "deny-lifted",
-		   "this lifts the deny of \"%.100s\" (line %u); if that is meant, say so: "
-		   "lint: {allow: [deny-lifted], why: ...}",
-		   deny->pattern, deny->pos.line);
-	return true;
+	return lint_say(b, at, LINT_DENY_LIFTED, lift_of(e),
+			"this lifts the deny of \"%.100s\" (line %u); if that is meant, say so: "
+			"lint: {allow: [deny-lifted], why: ...}",
+			deny->pattern, deny->pos.line);
 }
 
 static void check_never(struct build *b, const struct lookup *l, const struct entry *e)
 {
-	if (!l->n_never || lifted(e, "shadowed"))
+	if (!l->n_never)
 		return;
 	const struct entry *never = wildcard_above(l, 0, e->wire, e->wire_len, true);
-	struct subject same = { 0, e->kind, e->wire_len, e->wire };
-	uint32_t i = *slot_of(l, &same);
-	if (!never && i)
-		never = &b->entries[i - 1];
+	if (!never)
+		never = entry_about(l, 0, e->kind, e->wire, e->wire_len);
 	if (never)
-		diag_warning(b->d, e->pos, "shadowed",
-			     "\"%.100s\" of `never` (line %u) beats this entry: it permits nothing",
-			     never->pattern, never->pos.line);
+		lint_say(b, e->pos, LINT_SHADOWED, lift_of(e),
+			 "\"%.100s\" of `never` (line %u) beats this entry: it permits nothing",
+			 never->pattern, never->pos.line);
 }
 
 enum { MAX_LIST_REPORTS = 20 };
@@ -227,13 +311,18 @@ static void check_entry(struct build *b, const struct lookup *l, const struct en
 	if (e->kind == ENTRY_LIST) {
 		check_list_names(b, l, e);
 	} else if (e->kind != ENTRY_CIDR) {
-		check_narrower(b, l, e);
+		check_below(b, l, e);
 		check_lifted_deny(b, l, e, e->pos, e->wire, e->wire_len);
 		check_never(b, l, e);
 	}
 }
 
-/* ---- dates -------------------------------------------------------------------------------------- */
+/* ---- dates and raw TCP -------------------------------------------------------------------------- */
+
+static bool is_before(const char *date, const char *other)
+{
+	return *date && *other && strcmp(date, other) < 0;
+}
 
 /* Codes that begin with "date-" are never made errors: a build must not break because time goes by. */
 static void check_dates(struct build *b, const struct entry *e)
@@ -241,140 +330,43 @@ static void check_dates(struct build *b, const struct entry *e)
 	int64_t when, now = b->o->now_s;
 	const struct terms *t = e->terms;
 	if (t->expires && t->expires <= now)
-		diag_warning(b->d, e->pos, "date-expired",
-			     "the entry has expired: it permits nothing");
+		lint_say(b, e->pos, LINT_DATE_EXPIRED, lift_of(e),
+			 "the entry has expired: it permits nothing");
 	if (*t->review_by && time_from_text(t->review_by, strlen(t->review_by), false, &when) &&
 	    when <= now)
-		diag_warning(b->d, e->pos, "date-review", "the entry was to be reviewed by %s",
-			     t->review_by);
+		lint_say(b, e->pos, LINT_DATE_REVIEW, lift_of(e),
+			 "the entry was to be reviewed by %s", t->review_by);
+	if (is_before(t->review_by, t->added))
+		lint_say(b, e->pos, LINT_DATES_REVERSED, lift_of(e),
+			 "the entry was to be reviewed by %s, before it was added (%s)",
+			 t->review_by, t->added);
+	if (t->expires && *t->added && time_from_text(t->added, strlen(t->added), false, &when) &&
+	    t->expires <= when)
+		lint_say(b, e->pos, LINT_DATES_REVERSED, lift_of(e),
+			 "the entry expires before it was added (%s)", t->added);
 }
 
-/* ---- environments ------------------------------------------------------------------------------- */
-
-struct by_layer {
-	uint32_t *start; /* [layers + 1] */
-	uint32_t *entry;
-};
-
-static void sort_by_layer(struct build *b, struct by_layer *s)
+static bool has_wildcard(const struct entry *e)
 {
-	uint32_t n = b->m->n_layers;
-	s->start = arena_array(b->a, n + 2, sizeof(*s->start));
-	s->entry = arena_array(b->a, b->n_entries + 1, sizeof(*s->entry));
-	for (size_t i = 0; i < b->n_entries; i++)
-		s->start[b->entries[i].layer + 2]++;
-	for (uint32_t i = 0; i < n; i++)
-		s->start[i + 2] += s->start[i + 1];
-	for (size_t i = 0; i < b->n_entries; i++)
-		s->entry[s->start[b->entries[i].layer + 1]++] = (uint32_t)i;
-}
-
-static bool is_among(const struct texts *t, const char *s)
-{
-	for (uint32_t i = 0; i < t->n; i++)
-		if (strcmp(t->v[i], s) == 0)
+	const uint8_t *p = e->kind == ENTRY_LIST ? e->list->bytes : NULL;
+	for (size_t i = 0; p && i < e->list->n; i++, p += p[1] + 2u)
+		if (p[0])
 			return true;
-	return false;
+	return e->kind == ENTRY_BELOW;
 }
 
-static const char *join(struct build *b, const struct texts *t)
+static void check_wildcard_tcp(struct build *b, const struct entry *e)
 {
-	const char *s = t->n ? t->v[0] : "none";
-	for (uint32_t i = 1; i < t->n; i++)
-		s = arena_printf(b->a, "%s, %s", s, t->v[i]);
-	return s;
-}
-
-static void check_layer_environments(struct build *b, const struct draft *d,
-				     const struct texts *allowed, const struct by_layer *s,
-				     uint32_t layer)
-{
-	for (uint32_t i = s->start[layer]; i < s->start[layer + 1]; i++) {
-		const struct entry *e = &b->entries[s->entry[i]];
-		const char *env = e->terms->environment;
-		if (e->deny || is_among(allowed, env))
-			continue;
-		diag_error(b->d, e->pos, "environment",
-			   "profile \"%s\" sees this entry and admits only the environment %s; the "
-			   "entry says %s",
-			   d->p.name, join(b, allowed), *env ? env : "none");
-	}
-}
-
-static void check_environments(struct build *b)
-{
-	struct by_layer s = { 0 };
-	for (size_t i = 0; i < b->n_drafts; i++) {
-		const struct draft *d = &b->drafts[i];
-		if (d->n_bound_by && !s.start)
-			sort_by_layer(b, &s);
-		for (uint32_t j = 0; j < d->n_bound_by; j++)
-			for (uint32_t k = 0; k < d->p.n_sees; k++)
-				if (b->m->layers[d->p.sees[k]].kind == LAYER_KIND_PROFILE)
-					check_layer_environments(
-						b, d,
-						&b->drafts[d->bound_by[j]].allowed_environments, &s,
-						d->p.sees[k]);
-	}
-}
-
-/* ---- resolvers ---------------------------------------------------------------------------------- */
-
-/* "a profile that sees two resolvers for one zone" is ambiguous; different profiles likewise. */
-struct zone {
-	const char *zone;
-	const struct resolver *r;
-};
-
-static int compare_zones(const void *x, const void *y)
-{
-	const struct zone *a = x, *b = y;
-	int c = strcmp(a->zone, b->zone);
-	if (c)
-		return c;
-	if (a->r->pos.file != b->r->pos.file)
-		return a->r->pos.file < b->r->pos.file ? -1 : 1;
-	if (a->r->pos.line != b->r->pos.line)
-		return a->r->pos.line < b->r->pos.line ? -1 : 1;
-	return a->r->pos.col < b->r->pos.col ? -1 : a->r->pos.col > b->r->pos.col;
-}
-
-static bool same_servers(const struct resolver *x, const struct resolver *y)
-{
-	if (x->n_servers != y->n_servers)
-		return false;
-	for (uint32_t i = 0; i < x->n_servers; i++)
-		if (strcmp(x->servers[i], y->servers[i]) != 0)
-			return false;
-	return true;
-}
-
-static void check_zones(struct build *b)
-{
-	size_t n = 0, at = 0;
-	for (size_t i = 0; i < b->n_drafts; i++)
-		for (size_t j = 0; j < b->drafts[i].n_resolvers; j++)
-			n += b->drafts[i].resolvers[j].n_zones;
-	if (n == 0)
-		return;
-	struct zone *v = arena_array(b->a, n, sizeof(*v));
-	for (size_t i = 0; i < b->n_drafts; i++)
-		for (size_t j = 0; j < b->drafts[i].n_resolvers; j++)
-			for (uint32_t k = 0; k < b->drafts[i].resolvers[j].n_zones; k++)
-				v[at++] = (struct zone){ b->drafts[i].resolvers[j].zones[k],
-							 &b->drafts[i].resolvers[j] };
-	qsort(v, n, sizeof(*v), compare_zones);
-	for (size_t i = 1; i < n; i++)
-		if (strcmp(v[i].zone, v[i - 1].zone) == 0 && !same_servers(v[i].r, v[i - 1].r))
-			diag_error(b->d, v[i].r->pos, "resolver",
-				   "the zone %s has other servers at %s:%u", v[i].zone,
-				   diags_file_name(b->d, v[i - 1].r->pos.file),
-				   v[i - 1].r->pos.line);
+	if (!e->deny && e->terms->protocols & PROTO_TCP && has_wildcard(e))
+		lint_say(b, e->pos, LINT_WILDCARD_TCP, lift_of(e),
+			 "raw TCP to whatever \"%.100s\" resolves to: nothing is read on these "
+			 "connections, and whoever answers for the names chooses the addresses",
+			 e->pattern);
 }
 
 /* ---- all ---------------------------------------------------------------------------------------- */
 
-void lint(struct build *b)
+void lint_all(struct build *b)
 {
 	struct lookup l;
 	lookup_init(&l, b);
@@ -382,11 +374,22 @@ void lint(struct build *b)
 		add_to_lookup(&l, b, (uint32_t)i);
 	bool suffixes = l.n_below || l.n_denies || l.n_never;
 	for (size_t i = 0; i < b->n_entries; i++) {
+		const struct entry *e = &b->entries[i];
 		if (suffixes)
-			check_entry(b, &l, &b->entries[i]);
-		if (b->entries[i].terms != &b->plain_allow)
-			check_dates(b, &b->entries[i]);
+			check_entry(b, &l, e);
+		check_hosts(b, &l, e);
+		if (e->terms == &b->plain_allow)
+			continue;
+		check_dates(b, e);
+		check_wildcard_tcp(b, e);
 	}
+	check_companions(b, &l);
+	check_credentials(b, &l);
+	check_provenance(b);
+	check_limits(b);
 	check_environments(b);
 	check_zones(b);
+	check_used_zones(b);
+	check_reachable(b);
+	check_overlaps(b);
 }

@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "shared/compile/build.h"
+#include "shared/compile/lint.h"
 
 enum { PIECE = 1 << 20, MAX_LINE = 4096, MAX_REPORTS = 20 };
 
@@ -284,7 +284,7 @@ bool read_name_list(struct build *b, const struct node *path, bool allow, const 
 	free(buf);
 	finish(&r);
 	if (r.n == 0 && !r.bad && !r.reports)
-		diag_warning(b->d, path->pos, "empty-list", "%.200s lists no name", path->text);
+		lint_say(b, path->pos, LINT_EMPTY_LIST, lift, "%.200s lists no name", path->text);
 	*out = list;
 	return !r.bad;
 }
@@ -328,7 +328,7 @@ bool read_inline_list(struct build *b, const struct node *v, bool allow, const c
 		take_line(&r, raw.names->text + used, raw.names->n - used);
 	finish(&r);
 	if (r.n == 0 && !r.bad && !r.reports)
-		diag_warning(b->d, v->pos, "empty-list", "%.200s lists no name", raw.path);
+		lint_say(b, v->pos, LINT_EMPTY_LIST, lift, "%.200s lists no name", raw.path);
 	*out = list;
 	return !r.bad;
 }

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "shared/compile/build.h"
+#include "shared/compile/lint.h"
 
 /* ---- keys of the document ----------------------------------------------------------------------- */
 
@@ -469,7 +469,7 @@ static void build_model(struct build *b)
 	say_defaults(b);
 	warn_unenforced(b);
 	finish_model(b);
-	lint(b);
+	lint_all(b);
 }
 
 /* Reads the main file, what it includes, and the further files of the command line. */
@@ -510,6 +510,7 @@ struct model *compile_policy(const char *const *paths, size_t n, const struct co
 	/* in the model's own memory: entries without terms of their own point to plain_allow, plain_deny */
 	struct build *b = arena_get(&m->arena, sizeof(*b));
 	*b = (struct build){ .m = m, .a = &m->arena, .d = d, .o = o };
+	b->alike = arena_array(b->a, N_LINTS, sizeof(*b->alike));
 	m->diags = d;
 	m->revision = "";
 	m->presets_version = "";

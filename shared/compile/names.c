@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "shared/compile/build.h"
+#include "shared/compile/lint.h"
 
 /* ---- from text ---------------------------------------------------------------------------------- */
 
@@ -84,37 +84,6 @@ bool parse_name(struct build *b, struct pos at, const char *s, size_t n, struct 
 
 /* ---- wildcards ---------------------------------------------------------------------------------- */
 
-bool is_lifted(const char *lift, const char *code)
-{
-	size_t n = strlen(code);
-	for (const char *s = strstr(lift, code); s; s = strstr(s + 1, code))
-		if (s > lift && s[-1] == ' ' && s[n] == ' ')
-			return true;
-	return false;
-}
-
-/*
- * Domains below which anybody can have a host by asking for one, as far as the public suffix list does
- * not say so itself. A wildcard over one of them lists strangers.
- */
-static const char *const shared_clouds[] = {
-	"akamai.net",       "akamaiedge.net",        "akamaihd.net",       "amazonaws.com",
-	"amazonaws.com.cn", "appspot.com",           "azure.com",          "azure.net",
-	"azureedge.net",    "azurefd.net",           "azurewebsites.net",  "cdn.cloudflare.net",
-	"cloudapp.net",     "cloudflare.net",        "cloudfront.net",     "digitaloceanspaces.com",
-	"edgekey.net",      "edgesuite.net",         "fastly.net",         "fastlylb.net",
-	"googleapis.com",   "googleusercontent.com", "herokuapp.com",      "myqcloud.com",
-	"oraclecloud.com",  "sharepoint.com",        "trafficmanager.net", "windows.net",
-};
-
-static bool is_shared_cloud(const char *text)
-{
-	for (size_t i = 0; i < sizeof(shared_clouds) / sizeof(shared_clouds[0]); i++)
-		if (strcmp(shared_clouds[i], text) == 0)
-			return true;
-	return false;
-}
-
 /* Is the name, or every name right below it, a public suffix of this section of the list? */
 static bool is_suffix(const struct build *b, const char *text, int section)
 {
@@ -133,28 +102,22 @@ void check_wildcard(struct build *b, struct pos at, const struct name *n, const 
 	if (n->n_labels > MAX_SUFFIX_LABELS)
 		return;
 	name_to_text(n, text);
-	if (is_suffix(b, text, PSL_TYPE_ICANN)) {
-		diag_error(
-			b->d, at, "public-suffix",
-			"\"*.%s\" covers a public suffix: it would list the domains of strangers",
+	if (is_suffix(b, text, PSL_TYPE_ICANN))
+		lint_say(b, at, LINT_PUBLIC_SUFFIX, lift,
+			 "\"*.%s\" covers a public suffix: it would list the domains of strangers",
+			 text);
+	else if (n->n_labels == 1)
+		lint_say(
+			b, at, LINT_UNKNOWN_SUFFIX, lift,
+			"\"*.%s\" covers a whole top-level domain that the public suffix list does "
+			"not know; if it is yours, say so: lint: {allow: [unknown-suffix], why: "
+			"...}",
 			text);
-	} else if (n->n_labels == 1) {
-		if (!is_lifted(lift, "unknown-suffix"))
-			diag_error(b->d, at, "unknown-suffix",
-				   "\"*.%s\" covers a whole top-level domain that the public "
-				   "suffix list "
-				   "does not know; if it is yours, say so: lint: {allow: "
-				   "[unknown-suffix], why: ...}",
-				   text);
-	} else if (is_suffix(b, text, PSL_TYPE_PRIVATE)) {
-		if (!is_lifted(lift, "private-suffix"))
-			diag_error(b->d, at, "private-suffix",
-				   "below \"*.%s\" anybody can have a host by asking for one; if "
-				   "that is "
-				   "meant, say so: lint: {allow: [private-suffix], why: ...}",
-				   text);
-	} else if (is_shared_cloud(text) && !is_lifted(lift, "broad-wildcard")) {
-		diag_warning(b->d, at, "broad-wildcard",
-			     "\"*.%s\" covers hosts of every customer of a shared service", text);
-	}
+	else if (is_suffix(b, text, PSL_TYPE_PRIVATE))
+		lint_say(b, at, LINT_PRIVATE_SUFFIX, lift,
+			 "below \"*.%s\" anybody can have a host by asking for one; if that is "
+			 "meant, say so: lint: {allow: [private-suffix], why: ...}",
+			 text);
+	else
+		check_shared(b, at, n->wire, n->len, lift);
 }

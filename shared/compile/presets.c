@@ -203,6 +203,33 @@ void read_preset(struct build *b, size_t preset, uint32_t layer)
 	}
 }
 
+static void take_group(struct build *b, const struct group *g, const char *preset,
+		       preset_host_fn *take, void *to)
+{
+	node_for_each(label, g->labels)
+	{
+		const char *host = g->domain->text;
+		if (strcmp(label->text, "@") != 0)
+			host = arena_printf(b->a, "%s.%s", label->text, host);
+		take(b, to, preset, host, g->level == LEVEL_DEFAULT);
+	}
+}
+
+void preset_hosts(struct build *b, preset_host_fn *take, void *to)
+{
+	for (size_t i = 0; preset_at(i); i++) {
+		struct preset p;
+		if (!parse_preset(b, i, &p) || !p.hosts || !want_seq(b, p.hosts, "hosts"))
+			continue;
+		node_for_each(item, p.hosts)
+		{
+			struct group g;
+			if (read_group(b, item, &g) && g.level != LEVEL_FULL)
+				take_group(b, &g, preset_at(i)->name, take, to);
+		}
+	}
+}
+
 /* ---- for people --------------------------------------------------------------------------------- */
 
 bool preset_print(const char *name, FILE *to, struct diags *d)

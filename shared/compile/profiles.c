@@ -49,7 +49,7 @@ static size_t count_profiles(const struct build *b)
 
 static void draft_init(struct draft *d, const char *name, struct pos at)
 {
-	*d = (struct draft){ .p = { .pos = at, .name = name, .aaaa = true } };
+	*d = (struct draft){ .p = { .pos = at, .name = name, .aaaa = true }, .lift = "" };
 	d->p.deny_ttl_s = MODEL_DEFAULT_DENY_TTL_S;
 	d->p.proxy = (struct proxy){ "", "", "", "" };
 }
@@ -341,12 +341,14 @@ static const struct key profile_keys[] = {
 	{ "credentials", read_credential_names, 0 },
 	{ "tasks", read_tasks, 0 },
 	{ "allowlist_additions", read_additions, 0 },
+	{ "lint", read_lint, offsetof(struct draft, lift) },
 };
 
 void read_network(struct build *b, const struct node *v)
 {
 	struct draft *d = draft_named(b, "default");
 	d->p.pos = v->pos;
+	d->said = true;
 	read_map(b, v, "network", KEYS(profile_keys), d);
 }
 

@@ -7,6 +7,7 @@
 
 #include <string.h>
 
+#include "shared/compile/lint.h"
 #include "shared/compile/out.h"
 #include "shared/policy/verdict.h"
 
@@ -105,7 +106,7 @@ static const struct {
 	  "profile\"}}" },
 	{ "sources", "{\"type\":\"object\",\"propertyNames\":{\"$ref\":\"#/$defs/prefix\"},"
 		     "\"additionalProperties\":{\"anyOf\":[{\"$ref\":\"#/$defs/profile_name\"},"
-		     "{\"$ref\":\"#/$defs/bound_source\"}]}}" },
+		     "{\"$ref\":\"#/$defs/placed_source\"}]}}" },
 	{ "unlisted_sources",
 	  "{\"anyOf\":[{\"const\":\"deny\"},{\"$ref\":\"#/$defs/ignored_sources\"}]}" },
 	{ "resolvers",
@@ -222,12 +223,17 @@ static const struct prop profile[] = {
 	{ "credentials", "texts", "which it may use" },
 	{ "tasks", "tasks", "what a binding may add" },
 	{ "allowlist_additions", "allowlist", "entries that resolve through custom_resolvers" },
+	{ "lint", "lint", "findings that are fine here, and why" },
 };
 
 static const struct prop resolver[] = { { "servers", "servers", "" }, { "zones", "names", "" } };
 static const struct prop include_item[] = { { "path", "text", "" },
 					    { "may", "texts", "what the file may set" } };
-static const struct prop bound_source[] = { { "bind", "profile_names", "decided at run time" } };
+static const struct prop placed_source[] = {
+	{ "bind", "profile_names", "decided at run time" },
+	{ "profile", "profile_name", "the same as the profile alone" },
+	{ "lint", "lint", "findings that are fine here, and why" },
+};
 static const struct prop ignored_sources[] = { { "ignore", "prefixes", "" } };
 static const struct prop credential[] = {
 	{ "source", "credential_source", "" },
@@ -236,6 +242,8 @@ static const struct prop credential[] = {
 	{ "hosts", "names", "" },
 	{ "header", "header", "" },
 	{ "limits", "limits", "" },
+	{ "unseen", "allow_or_deny", "read-only where TLS hides the requests" },
+	{ "lint", "lint", "findings that are fine here, and why" },
 };
 static const struct prop mesh[] = { { "services", "services", "" } };
 static const struct prop service[] = { { "host", "name", "" },
@@ -305,7 +313,8 @@ static const struct object objects[] = {
 	OBJECT(tasks, ""),
 	OBJECT(resolver, ",\"required\":[\"servers\",\"zones\"]"),
 	OBJECT(include_item, ",\"required\":[\"path\"]"),
-	OBJECT(bound_source, ",\"required\":[\"bind\"]"),
+	OBJECT(placed_source,
+	       ",\"oneOf\":[{\"required\":[\"bind\"]},{\"required\":[\"profile\"]}]"),
 	OBJECT(ignored_sources, ""),
 	OBJECT(credential, ",\"required\":[\"source\",\"scope\"]"),
 	OBJECT(mesh, ""),
@@ -381,8 +390,12 @@ static void put_words(struct out *o)
 		out_printf(o, ",\"%s\"", text);
 	REASONS(X)
 #undef X
-	out_text(o, "]},\n\"lint_codes\":{\"type\":\"array\",\"items\":{\"type\":\"string\","
-		    "\"pattern\":\"^[a-z-]+$\"}}");
+	out_text(o, "]},\n\"lint_codes\":{\"type\":\"array\",\"items\":{\"enum\":[");
+	for (size_t i = 0; lint_liftable(i); i++) {
+		out_text(o, i ? "," : "");
+		put_string(o, lint_liftable(i));
+	}
+	out_text(o, "]}}");
 }
 
 void schema_print(FILE *to)

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "shared/compile/build.h"
+#include "shared/compile/lint.h"
 
 static struct client *add_client(struct build *b, struct pos at, const struct prefix *p,
 				 enum source_to to)
@@ -14,7 +14,7 @@ static struct client *add_client(struct build *b, struct pos at, const struct pr
 	b->clients =
 		arena_grow(b->a, b->clients, b->n_clients, &b->cap_clients, sizeof(*b->clients));
 	struct client *c = &b->clients[b->n_clients++];
-	*c = (struct client){ .pos = at, .prefix = *p, .to = to };
+	*c = (struct client){ .pos = at, .prefix = *p, .to = to, .lift = "" };
 	return c;
 }
 
@@ -54,7 +54,18 @@ static void read_bind(struct build *b, const struct node *k, const struct node *
 	use_feature(b, FEATURE_BIT_BINDINGS, k->pos);
 }
 
-static const struct key source_keys[] = { { "bind", read_bind, 0 } };
+static void read_placed(struct build *b, const struct node *k, const struct node *v, void *to)
+{
+	int i = find_profile(b, v);
+	(void)k;
+	((struct client *)to)->profile = i < 0 ? 0 : (uint32_t)i;
+}
+
+static const struct key source_keys[] = {
+	{ "bind", read_bind, 0 },
+	{ "profile", read_placed, 0 },
+	{ "lint", read_lint, offsetof(struct client, lift) },
+};
 
 void read_sources(struct build *b, const struct node *k, const struct node *v, void *to)
 {
@@ -65,12 +76,12 @@ void read_sources(struct build *b, const struct node *k, const struct node *v, v
 	node_for_each_pair(name, value, v)
 	{
 		struct prefix p;
-		struct client c = { .pos = name->pos, .to = TO_PROFILE };
+		struct client c = { .pos = name->pos, .to = TO_PROFILE, .lift = "" };
 		if (value->type == NODE_MAP) {
 			read_map(b, value, "a source", KEYS(source_keys), &c);
-			if (!map_get(value, "bind"))
+			if (!map_get(value, "bind") == !map_get(value, "profile"))
 				diag_error(b->d, value->pos, "missing-key",
-					   "a source needs a profile, or `bind`");
+					   "a source needs either `profile` or `bind`");
 		} else {
 			int i = find_profile(b, value);
 			c.profile = i < 0 ? 0 : (uint32_t)i;
@@ -127,9 +138,9 @@ static void default_sources(struct build *b)
 {
 	static const char *const all[] = { "0.0.0.0/0", "::/0" };
 	struct pos at = b->root_at;
-	diag_warning(b->d, at, "open-sources",
-		     "no `sources`: every client gets the profile \"default\"; write sources: {} "
-		     "for nobody");
+	lint_say(b, at, LINT_OPEN_SOURCES, "",
+		 "no `sources`: every client gets the profile \"default\"; write sources: {} "
+		 "for nobody");
 	for (size_t i = 0; i < 2; i++) {
 		struct prefix p;
 		if (prefix_from_text(&p, all[i], strlen(all[i])) != PREFIX_OK)
