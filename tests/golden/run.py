@@ -339,9 +339,26 @@ def compare(name, ending, came, update):
                      [f"+ {line}" for line in b if line not in a] or ["the order of lines differs"])
 
 
+def lints():
+    """code -> (severity, can it be lifted?), of the table."""
+    text = (ROOT / "shared/compile/lint.h").read_text(encoding="utf-8")
+    return {m[1]: (m[2].lower(), m[3] == "true") for m in
+            re.finditer(r'X\([A-Z_]+, "([a-z-]+)", DIAG_(ERROR|WARNING), (true|false)\)', text)}
+
+
+def lifted():
+    """The codes that some pair lifts."""
+    found = set()
+    for path in HERE.glob("*.yaml"):
+        for codes in re.findall(r"lint: \{allow: \[([a-z, -]*)\]", path.read_text(encoding="utf-8")):
+            shown = path.with_suffix(".ok")
+            found |= set(codes.split(", ")) if shown.exists() else set()
+    return found
+
+
 def codes_of_compiler():
-    """The first string of each call that reports."""
-    found = {}
+    """The table of lint, and the first string of each call that reports."""
+    found = dict.fromkeys(lints(), "lint.h")
     call = r"\b(?:diag_error|diag_warning|diag%s)\s*\((?:[^;\"]*?)\"([a-z][a-z0-9-]*)\"\s*,"
     for path in [*sorted((ROOT / "shared/compile").glob("*.c")), *sorted((ROOT / "shared/tools").glob("*.c"))]:
         if path.name in ("diag.c", "diff.c"):
@@ -394,6 +411,9 @@ def main():
         stale = {q.name for e in (".ok", ".err") for q in HERE.glob(f"*{e}") if q.stem not in names()}
         missing = {c: f for c, f in codes_of_compiler().items()
                    if c not in codes_shown() and c not in NOT_SHOWN}
+        for c in sorted({c for c, (_, lifts) in lints().items() if lifts} - lifted()):
+            print(f"FAIL no pair lifts [{c}]")
+            failed += 1
         for q in sorted(stale):
             print(f"FAIL {q}: there is no such case")
         for c in sorted(missing):

@@ -4,6 +4,7 @@
 what its own comments say. BUILD names the build directory."""
 
 import hashlib
+import json
 import re
 import shutil
 import subprocess
@@ -67,7 +68,8 @@ def additions():
     main = "version: 1\npresets_version: '2026.11'\ninclude: [{path: 'policy.d/*.yaml', may: ['profiles.task-*']}]\n" \
         "network: {presets: []}\nsources: {10.200.0.9/32: task-example}\n"
     with Place() as p:
-        strict(EXAMPLES / "example.yaml", ADDITIONS)
+        placed = p.write("placed.yaml", "sources: {10.200.0.9/32: task-example}\n")
+        strict(EXAMPLES / "example.yaml", ADDITIONS, placed)
         (p.dir / "policy.d").mkdir()
         shutil.copy(ADDITIONS, p.dir / "policy.d")
         strict(p.write("policy.yaml", main), out=p.dir / "policy.bin")
@@ -117,7 +119,7 @@ def links():
 def manual():
     """the policies in cx-policy.yaml(5) compile, and its rule id is that of the text it shows"""
     page = (ROOT / "docs/man/cx-policy.yaml.5").read_text(encoding="utf-8")
-    blocks = re.findall(r"^\.Bd -literal.*?\n(.*?)^\.Ed$", page, re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^\.Bd -literal(?: -offset indent)?\n(.*?)^\.Ed$", page, re.DOTALL | re.MULTILINE)
     first, inline, _, canonical, form = blocks
     with Place() as p:
         strict(p.write("policy.yaml", first), out=p.dir / "policy.bin")
@@ -154,11 +156,58 @@ def keys():
     assert not missing and len(found) > 70, (missing, len(found))
 
 
+def lint_table():
+    """code -> (severity, can it be lifted?)"""
+    text = (ROOT / "shared/compile/lint.h").read_text(encoding="utf-8")
+    rows = re.findall(r'X\([A-Z_]+, "([a-z-]+)", DIAG_(ERROR|WARNING), (true|false)\)', text)
+    return {code: (severity.lower(), lifts == "true") for code, severity, lifts in rows}
+
+
+def lint_items():
+    """code -> (what the manual calls it, its example)"""
+    page = (ROOT / "docs/man/cx-policy.yaml.5").read_text(encoding="utf-8")
+    part = page[page.index(".Sh LINT"):page.index(".Sh REASONS")]
+    items = {}
+    for heads, body in re.findall(r"^\.It Li (.*)\n((?:(?!\.It |\.El\n).*\n)*)", part, re.MULTILINE):
+        example = re.search(r"^\.Bd -literal -compact\n(.*?)^\.Ed$", body, re.DOTALL | re.MULTILINE)[1]
+        for code in heads.split(" , "):
+            items[code] = body.partition("\n")[0].rstrip(".").lower(), example
+    return items
+
+
+def lint():
+    """cx-policy.yaml(5) has each code of lint, and its example brings it about"""
+    table, items = lint_table(), lint_items()
+    assert set(table) == set(items) and len(table) > 25, set(table) ^ set(items)
+    root_keys = {"sources", "never", "profiles", "credentials"}
+    with Place() as p:
+        for code, (severity, lifts) in table.items():
+            called, example = items[code]
+            assert called == severity + ("" if lifts else ", not lifted"), (code, called)
+            for preset in re.findall(r"FIRST\(([a-z]+)\)", example):
+                first = policyc("--preset", preset)[0].split()[0]
+                example = example.replace(f"FIRST({preset})", first)
+            documents = [d for d in re.split(r"^---\n", example, flags=re.MULTILINE) if d]
+            policy = {"version": 1, "presets_version": "2026.11", "sources": {"10.0.0.0/8": "default"},
+                      "network": {"presets": []}}
+            for key, value in (yaml.safe_load(documents[0]) if not example.startswith("---") else {}).items():
+                (policy if key in root_keys else policy["network"])[key] = value
+            if policy["sources"] is None:
+                del policy["sources"]
+            text = json.dumps(policy, default=str) + "".join(f"\n---\n{d}" for d in documents if example.startswith("---"))
+            done = subprocess.run([BUILD / "cx-policyc", "--allow-unenforced", "--now", NOW, p.write("policy.yaml", text)],
+                                  capture_output=True, text=True, timeout=60, check=False)
+            assert re.search(rf": {severity}: .*\[{code}\]$", done.stderr, re.MULTILINE), (code, example, done.stderr)
+            assert done.returncode == (severity == "error"), (code, done)
+    print(f"     {len(table)} codes")
+
+
 def codes_and_options():
     """cx-policyc(1) lists each code that the compiler has, and each option"""
     page = (ROOT / "docs/man/cx-policyc.1").read_text(encoding="utf-8")
     listed = {word for line in re.findall(r"^\.It Li (.*)$", page, re.MULTILINE) for word in line.split(" , ")}
-    found = set()
+    listed |= set(lint_items())
+    found = set(lint_table())
     for source in [*(ROOT / "shared/compile").glob("*.c"), ROOT / "shared/tools/policyc.c",
                    ROOT / "shared/tools/trials.c"]:
         text = source.read_text(encoding="utf-8")
@@ -178,7 +227,7 @@ if __name__ == "__main__":
     for name in ("example.yaml", "minimal.yaml"):
         compiles.__doc__ = f"{name} compiles as --strict without a finding"
         cases.run(compiles, name)
-    for case in (tests_of_the_example, additions, commented_keys, readme, links, manual, reasons, keys,
+    for case in (tests_of_the_example, additions, commented_keys, readme, links, manual, lint, reasons, keys,
                  codes_and_options):
         cases.run(case)
     sys.exit(cases.finish())
