@@ -24,7 +24,8 @@ BASE_SRC := shared/base/name.c shared/base/addr.c
 POLICY_SRC := shared/policy/policy.c shared/policy/check.c shared/policy/check_records.c shared/policy/slot.c shared/policy/verdict.c \
 	shared/policy/seen.c shared/policy/permit.c shared/policy/task.c shared/policy/zone.c \
 	shared/policy/destination.c shared/policy/overlay.c
-LIVE_SRC := shared/live/decide.c shared/live/audit.c shared/live/locals.c shared/live/bind.c shared/live/pin.c
+LIVE_SRC := shared/live/decide.c shared/live/audit.c shared/live/locals.c shared/live/bind.c shared/live/pin.c \
+	shared/live/stream.c
 COMPILE_SRC := $(addprefix shared/compile/,arena.c diag.c yaml.c keys.c values.c names.c entries.c list.c \
 	files.c presets.c profiles.c profile_dns.c inherit.c layers.c http_rules.c sources.c extras.c authz.c tests.c model.c lint.c lint_hosts.c lint_credentials.c lint_policy.c ruleid.c file.c \
 	pool.c layout.c flatten.c dns.c place.c write.c out.c terms.c walk.c dump.c diff.c diff_rules.c diff_print.c sign.c \
@@ -34,7 +35,8 @@ PRESETS := $(addprefix shared/compile/presets/,apt.yaml bitbucket.yaml crates.ya
 	rubygems.yaml)
 POLICYC_SRC := shared/tools/policyc.c shared/tools/trials.c shared/tools/target.c
 CXCTL_SRC := shared/tools/cxctl.c shared/tools/target.c shared/tools/bindcmd.c shared/tools/binding.c \
-	shared/tools/netlink.c shared/live/bindwrite.c shared/live/bind.c
+	shared/tools/netlink.c shared/tools/cut.c shared/tools/cutcmd.c shared/live/bindwrite.c shared/live/bind.c \
+	shared/live/locals.c shared/live/stream.c
 HOST_SRC := shared/host/say.c shared/host/endpoint.c shared/host/privilege.c
 PROBE_SRC := $(addprefix shared/tools/,probe.c probetable.c probenet.c probedns.c probetls.c probeip.c probeserve.c)
 SPOA_LIB_SRC := spoa-agent/spop.c spoa-agent/hello.c spoa-agent/url.c spoa-agent/dns.c \
@@ -125,7 +127,7 @@ integration-bind: $(BUILD)/cxctl $(BUILD)/faulty/cxctl $(BUILD)/cx-policyc
 # ---- unit tests ----------------------------------------------------------------------------------
 # tests/unit/test_NAME.c is one program; it takes what it needs of the objects of UNIT_LIB_SRC.
 UNIT_TESTS := bytes name addr audit badpolicy texts slot verdict decide gate pin \
-	spop hello hello_openssl authority connect session answer resolve bind overlay
+	spop hello hello_openssl authority connect session answer resolve bind overlay stream
 UNIT_LIB_SRC := $(BASE_SRC) $(POLICY_SRC) $(LIVE_SRC) $(DNS_SRC) $(WIRE_SRC) $(HOST_SRC) $(SPOA_LIB_SRC) $(SHIM_LIB_SRC) shared/live/bindwrite.c
 UNIT_LIBS := -lcmocka $(POLICY_LIBS) -pthread
 $(BUILD)/unit/test_hello_openssl: UNIT_LIBS += -lssl
@@ -367,7 +369,7 @@ demo:
 		{ tail -n 30 $(BUILD)/demo.log; exit 1; }
 	@tests/e2e/demo
 e2e: all
-	@rc=0; tests/e2e/run || rc=1; tests/e2e/bindings || rc=1; exit $$rc
+	@rc=0; for t in run bindings cut; do tests/e2e/$$t || rc=1; done; exit $$rc
 # cx-probe in a guest: all held behind the gateway, and all of it leaks through a plain router.
 probe: all
 	@tests/e2e/probe

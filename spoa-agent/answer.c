@@ -13,6 +13,7 @@
 
 enum arg {
 	ARG_SRC,
+	ARG_SPORT,
 	ARG_DST,
 	ARG_DPORT,
 	ARG_HELLO,
@@ -29,11 +30,11 @@ enum arg {
 };
 
 static const char *const arg_names[ARG_COUNT] = {
-	[ARG_SRC] = "src",     [ARG_DST] = "dst",   [ARG_DPORT] = "dport",
-	[ARG_HELLO] = "hello", [ARG_SNI] = "sni",   [ARG_METHOD] = "method",
-	[ARG_URL] = "url",     [ARG_HOST] = "host", [ARG_UPGRADE] = "upgrade",
-	[ARG_BIND] = "bind",   [ARG_ID] = "id",     [ARG_AUTHORITY] = "authority",
-	[ARG_FORM] = "form",
+	[ARG_SRC] = "src",     [ARG_DST] = "dst",     [ARG_DPORT] = "dport",
+	[ARG_HELLO] = "hello", [ARG_SNI] = "sni",     [ARG_METHOD] = "method",
+	[ARG_URL] = "url",     [ARG_HOST] = "host",   [ARG_UPGRADE] = "upgrade",
+	[ARG_BIND] = "bind",   [ARG_ID] = "id",       [ARG_AUTHORITY] = "authority",
+	[ARG_FORM] = "form",   [ARG_SPORT] = "sport",
 };
 
 struct args {
@@ -365,6 +366,15 @@ static const struct message *find_message(struct spop_bytes name)
 	return NULL;
 }
 
+/* An older configuration does not send it: then the connection cannot be found again. */
+static void read_src_port(struct request *r, const struct args *a)
+{
+	uint64_t port;
+	r->src_port = 0;
+	if (spop_as_uint(&a->v[ARG_SPORT], UINT16_MAX, &port))
+		r->src_port = (uint16_t)port;
+}
+
 /* The generation that this connection's first verdict was given for. */
 static void read_bind(struct request *r, const struct args *a)
 {
@@ -390,6 +400,7 @@ void request_read(struct request *out, struct reader payload)
 		flaw(out, FLAW_INTERNAL);
 	if (!m)
 		(void)spop_as_addr(&a.v[ARG_SRC], &out->q.src);
+	read_src_port(out, &a);
 	read_bind(out, &a);
 	read_id(out, &a);
 }

@@ -25,8 +25,9 @@ enum {
 struct request {
 	struct question q;
 	struct name name;
-	bool has_bind;  /* the connection carries a generation already */
-	const char *id; /* NULL: none */
+	bool has_bind;     /* the connection carries a generation already */
+	uint16_t src_port; /* of the client; 0: not told */
+	const char *id;    /* NULL: none */
 	size_t id_len;
 };
 

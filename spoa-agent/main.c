@@ -197,7 +197,12 @@ static int serve(const struct options *o, struct server_options *so)
 		say(DECIDE_ERR, "start-failed", "what=decider");
 		return EXIT_SYSTEM;
 	}
+	char why[STREAM_WHY_SIZE];
+	so->streams = streams_create(o->runtime, why);
+	if (!so->streams)
+		say(DECIDE_WARNING, "streams-unusable", "dir=\"%s\" error=\"%s\"", o->runtime, why);
 	bool ok = server_run(so);
+	streams_close(so->streams);
 	decider_stop(so->decider);
 	say(DECIDE_NOTICE, "ended", "%s", "");
 	return ok ? EXIT_OK : EXIT_SYSTEM;

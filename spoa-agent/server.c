@@ -324,7 +324,7 @@ static bool thread_init(struct thread *t, struct server *s)
 	t->loop = ev_loop_new(EVFLAG_AUTO | EVFLAG_NOENV);
 	if (!t->loop)
 		return false;
-	t->worker = worker_new(t->loop, o->decider, &o->resolver);
+	t->worker = worker_new(t->loop, o->decider, o->streams, &o->resolver);
 	if (!t->worker)
 		return false;
 	ev_async_init(&t->wake, on_wake);

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 
 #include "shared/live/decide.h"
+#include "shared/live/stream.h"
 #include "spoa-agent/listen.h"
 #include "spoa-agent/resolve.h"
 
@@ -20,6 +21,7 @@ struct server_options {
 	unsigned threads;
 	struct resolver_options resolver;
 	struct decider *decider;
+	struct streams *streams; /* NULL: what is allowed is not noted */
 };
 
 /*

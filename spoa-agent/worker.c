@@ -8,12 +8,21 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "shared/live/stream.h"
 #include "spoa-agent/answer.h"
 
-enum { SOURCES = 1024 };
+enum { SOURCES = 1024, MAX_CANDIDATES = 64 };
+
+/* Addresses that a name has, in the order in which they are preferred. */
+struct candidates {
+	struct addr v[MAX_CANDIDATES];
+	unsigned n;
+	const struct resolved *r; /* where aliases led; NULL: judged when they were pinned */
+};
 
 struct worker {
 	struct decider *decider;
+	struct streams *streams;
 	struct decide_thread *judge;
 	struct resolver *resolver;
 	struct pending *pending;
@@ -38,11 +47,41 @@ struct reply {
 	struct session_hold *hold;
 };
 
+/* What is allowed now can be found and judged again later. */
+static void note_stream(struct worker *w, const struct request *req, const struct decision *d,
+			const struct addr *addr, struct now now)
+{
+	const struct question *q = &req->q;
+	struct stream s = { .layer = q->layer,
+			    .src = q->src,
+			    .dst = q->dst,
+			    .src_port = req->src_port,
+			    .dst_port = q->port,
+			    .port = q->port,
+			    .has_to = true,
+			    .to = *addr,
+			    .generation = d->generation,
+			    .since_ns = now.boot_ns,
+			    .ech = q->ech,
+			    .method = q->method,
+			    .path = q->path,
+			    .upgrade = q->upgrade,
+			    .method_len = q->method_len,
+			    .path_len = q->path_len,
+			    .upgrade_len = q->upgrade_len };
+	s.n_names = 1;
+	s.names = q->name ? q->name : decide_pinned(w->judge, &s.n_names);
+	memcpy(s.rule, d->rule, sizeof(s.rule));
+	w->stats.streams_lost += !streams_put(w->streams, &s);
+}
+
 static void finish(struct worker *w, const struct reply *to, const struct request *req,
 		   struct decision *d, const struct addr *addr, struct now now)
 {
 	uint8_t actions[ANSWER_SIZE];
 	size_t n = answer_write(actions, req, d, addr);
+	if (d->v.action == ACTION_ALLOW && addr && w->streams && req->src_port)
+		note_stream(w, req, d, addr, now);
 	decide_record(w->judge, &req->q, now, d, req->id, req->id_len);
 	if (to->s)
 		session_ack(to->s, to->stream, to->frame, actions, n);
@@ -63,25 +102,61 @@ static bool wants_v6(const struct request *req)
 	return req->q.has_dst && !addr_is_v4(&req->q.dst);
 }
 
+/* The client's own choice first, where it is one of the name's: so it can try one after another. */
+static void prefer_choice(struct candidates *c, const struct request *req)
+{
+	for (unsigned i = 1; req->q.has_dst && i < c->n; i++) {
+		if (addr_cmp(&c->v[i], &req->q.dst) != 0)
+			continue;
+		memmove(c->v + 1, c->v, i * sizeof(*c->v));
+		c->v[0] = req->q.dst;
+		return;
+	}
+}
+
+/* What DNS gave to this very client. */
+static void pinned_candidates(struct worker *w, const struct request *req, struct now now,
+			      struct candidates *c)
+{
+	struct addr v[MAX_CANDIDATES];
+	unsigned n = decide_addrs(w->judge, &req->q, now, v, MAX_CANDIDATES);
+	c->n = 0;
+	c->r = NULL;
+	for (unsigned round = 0; round < 2; round++)
+		for (unsigned i = 0; i < n; i++)
+			if (addr_is_v4(&v[i]) == (wants_v6(req) == (round == 1)))
+				c->v[c->n++] = v[i];
+	prefer_choice(c, req);
+}
+
+static void resolved_candidates(const struct request *req, const struct resolved *r,
+				struct candidates *c)
+{
+	_Static_assert((int)RESOLVE_MAX_ADDRS <= (int)MAX_CANDIDATES, "room for all");
+	c->n = resolved_list(r, wants_v6(req), c->v);
+	c->r = r;
+	prefer_choice(c, req);
+}
+
 /*
  * Judges with addresses. Unless `final`, only an allow is an answer: false otherwise. The question
  * is the caller's again afterwards, without them.
  */
 static bool judge_addresses(struct worker *w, const struct reply *to, struct request *req,
-			    const struct resolved *r, bool final)
+			    const struct candidates *c, struct now now, bool final)
 {
-	struct addr list[RESOLVE_MAX_ADDRS];
 	struct decision d;
-	struct now now = decide_now();
-	req->q.resolved = list;
-	req->q.n_resolved = resolved_list(r, wants_v6(req), list);
-	req->q.aliases[0] = r->v4.a.chain;
-	req->q.aliases_len[0] = r->v4.a.chain_len;
-	req->q.aliases[1] = r->v6.a.chain;
-	req->q.aliases_len[1] = r->v6.a.chain_len;
+	req->q.resolved = c->v;
+	req->q.n_resolved = c->n;
+	if (c->r) {
+		req->q.aliases[0] = c->r->v4.a.chain;
+		req->q.aliases_len[0] = c->r->v4.a.chain_len;
+		req->q.aliases[1] = c->r->v6.a.chain;
+		req->q.aliases_len[1] = c->r->v6.a.chain_len;
+	}
 	decide_judge(w->judge, &req->q, now, &d);
 	bool allowed = d.v.action == ACTION_ALLOW;
-	const struct addr *addr = allowed && d.v.addr < req->q.n_resolved ? &list[d.v.addr] : NULL;
+	const struct addr *addr = allowed && d.v.addr < req->q.n_resolved ? &c->v[d.v.addr] : NULL;
 	if (allowed || final)
 		finish(w, to, req, &d, addr, now);
 	req->q.resolved = NULL;
@@ -118,7 +193,9 @@ static bool on_resolved(struct resolve_waiter *wait, const struct resolved *r, b
 	if (!final && (!first->done || first->a.n == 0))
 		return false;
 	struct reply to = { .hold = &p->hold };
-	if (!judge_addresses(p->w, &to, &p->req, r, final))
+	struct candidates c;
+	resolved_candidates(&p->req, r, &c);
+	if (!judge_addresses(p->w, &to, &p->req, &c, decide_now(), final))
 		return false;
 	pending_free(p);
 	return true;
@@ -168,13 +245,37 @@ static bool has_name(const struct request *req)
 	return req->q.flaw == FLAW_NONE && req->q.name && req->q.layer != LAYER_CONNECT;
 }
 
-/* A name is looked up only after the policy has allowed it. */
 /* The answer that comes later is for this subject, and nobody else who holds the address by then. */
 static const struct request *keep_subject(struct request *req, const struct decision *d)
 {
 	req->q.has_generation = true;
 	req->q.generation = d->generation;
 	return req;
+}
+
+/*
+ * The address is one that DNS gave to this client, if it holds and may be used; else one that we look up
+ * ourselves, which only happens after the policy has allowed the name.
+ */
+static void answer_named(struct worker *w, const struct reply *to, struct request *req,
+			 struct now now)
+{
+	struct candidates c;
+	struct decision d;
+	pinned_candidates(w, req, now, &c);
+	if (c.n > 0 && judge_addresses(w, to, req, &c, now, false))
+		return;
+	const struct resolved *known = resolver_known(w->resolver, req->q.name);
+	if (known) {
+		resolved_candidates(req, known, &c);
+		judge_addresses(w, to, req, &c, now, true);
+		return;
+	}
+	decide_judge(w->judge, &req->q, now, &d);
+	if (d.v.action != ACTION_ALLOW)
+		finish(w, to, req, &d, NULL, now);
+	else if (!wait_for_addresses(w, to, keep_subject(req, &d)))
+		fail(w, to, req, &d, now);
 }
 
 void worker_notify(struct worker *w, struct session *s, const struct spop_frame *f)
@@ -184,18 +285,13 @@ void worker_notify(struct worker *w, struct session *s, const struct spop_frame 
 	struct decision d;
 	w->stats.notifies++;
 	request_read(&req, f->payload);
-	bool named = has_name(&req);
-	const struct resolved *known = named ? resolver_known(w->resolver, req.q.name) : NULL;
-	if (known) {
-		judge_addresses(w, &to, &req, known, true);
+	struct now now = decide_now();
+	if (has_name(&req)) {
+		answer_named(w, &to, &req, now);
 		return;
 	}
-	struct now now = decide_now();
 	decide_judge(w->judge, &req.q, now, &d);
-	if (!named || d.v.action != ACTION_ALLOW)
-		finish(w, &to, &req, &d, req.q.has_dst ? &req.q.dst : NULL, now);
-	else if (!wait_for_addresses(w, &to, keep_subject(&req, &d)))
-		fail(w, &to, &req, &d, now);
+	finish(w, &to, &req, &d, req.q.has_dst ? &req.q.dst : NULL, now);
 }
 
 bool worker_ready(const struct worker *w)
@@ -208,12 +304,14 @@ void worker_stats(const struct worker *w, struct worker_stats *out)
 	*out = w->stats;
 }
 
-struct worker *worker_new(struct ev_loop *loop, struct decider *d, const struct resolver_options *o)
+struct worker *worker_new(struct ev_loop *loop, struct decider *d, struct streams *streams,
+			  const struct resolver_options *o)
 {
 	struct worker *w = calloc(1, sizeof(*w));
 	if (!w)
 		return NULL;
 	w->decider = d;
+	w->streams = streams;
 	w->judge = decide_thread_new(d);
 	w->resolver = resolver_new(loop, o);
 	if (w->judge && w->resolver)

@@ -17,6 +17,7 @@
 #include "spoa-agent/session.h"
 
 struct ev_loop;
+struct streams;
 struct worker;
 
 enum {
@@ -26,11 +27,15 @@ enum {
 
 struct worker_stats {
 	uint64_t notifies, answered;
+	uint64_t streams_lost; /* rows of others that had to go for a new one */
 	unsigned pending;
 };
 
-/* NULL: no memory. The decider must outlive the worker. */
-struct worker *worker_new(struct ev_loop *loop, struct decider *d,
+/*
+ * NULL: no memory. The decider must outlive the worker, and so must the streams, where what is allowed
+ * is noted (NULL: nowhere).
+ */
+struct worker *worker_new(struct ev_loop *loop, struct decider *d, struct streams *streams,
 			  const struct resolver_options *o);
 /* Answers what is pending, with internal-error. */
 void worker_free(struct worker *w);

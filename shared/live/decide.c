@@ -76,6 +76,7 @@ struct decide_thread {
 	struct bind_row row; /* of the decision made last */
 	struct binding binding;
 	struct name pinned[MAX_PINNED];
+	unsigned n_pinned;
 	struct decider *of;
 	struct slot_reader *reader;
 	struct audit_ring *ring;
@@ -513,15 +514,6 @@ static bool find_binding(struct decider *d, const struct addr *src, uint64_t boo
 	return table && bind_find(table, src, boot_ns, out);
 }
 
-bool decide_still(struct decide_thread *t, const struct addr *src, uint64_t generation)
-{
-	struct bind_row row;
-	if (generation == 0)
-		return true;
-	return find_binding(t->of, src, clock_ns(CLOCK_BOOTTIME), &row) &&
-	       row.generation == generation;
-}
-
 /* Adds the source's binding to the facts, where the policy wants one. */
 static void add_binding(struct decide_thread *t, const struct policy *p, const struct question *q,
 			struct facts *f, struct binding *b, struct bind_row *row)
@@ -562,6 +554,29 @@ static void add_pinned(struct decide_thread *t, const struct question *q, struct
 					   MAX_PINNED - f->n_pinned);
 	}
 	f->pinned = t->pinned;
+	t->n_pinned = f->n_pinned;
+}
+
+const struct name *decide_pinned(const struct decide_thread *t, unsigned *n)
+{
+	*n = t->n_pinned;
+	return t->pinned;
+}
+
+unsigned decide_addrs(struct decide_thread *t, const struct question *q, struct now now,
+		      struct addr *out, unsigned max)
+{
+	struct facts f = { .now = now };
+	unsigned n = 0;
+	add_binding(t, slot_borrow(t->reader), q, &f, &t->binding, &t->row);
+	slot_release(t->reader);
+	const struct pin_subject s = { q->src, f.binding ? f.binding->generation : 0 };
+	for (unsigned i = 0; i < PIN_WRITERS; i++) {
+		struct pins *p = atomic_load_explicit(&t->of->pins[i], memory_order_acquire);
+		if (p)
+			n += pins_addrs(p, &s, q->name, now.boot_ns, out + n, max - n);
+	}
+	return n;
 }
 
 void decide_pin(struct decide_thread *t, const struct question *q, uint64_t generation,
@@ -579,6 +594,7 @@ const struct policy *decide_begin(struct decide_thread *t, const struct question
 	*f = (struct facts){ .now = now, .locals = locals_get(t->locals) };
 	const struct policy *p = slot_borrow(t->reader);
 	add_binding(t, p, q, f, &t->binding, &t->row);
+	t->n_pinned = 0;
 	if (q->layer == LAYER_TCP && q->has_dst && !q->name)
 		add_pinned(t, q, f);
 	verdict(p, q, f, &out->v);

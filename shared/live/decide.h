@@ -88,10 +88,13 @@ void decide_judge(struct decide_thread *t, const struct question *q, struct now 
 		  struct decision *out);
 
 /*
- * Is the source still the subject that a decision was made for? An answer that comes later than the
- * decision must not be given otherwise. True for generation 0.
+ * The names that the destination of the decision made last (LAYER_TCP) is pinned to for the source.
+ * Valid until the next decision.
  */
-bool decide_still(struct decide_thread *t, const struct addr *src, uint64_t generation);
+const struct name *decide_pinned(const struct decide_thread *t, unsigned *n);
+/* The addresses that DNS gave to the source for q->name and that hold; at most max. */
+unsigned decide_addrs(struct decide_thread *t, const struct question *q, struct now now,
+		      struct addr *out, unsigned max);
 
 /*
  * As decide_judge(), and keeps the policy and the facts for further questions of verdict.h to the

@@ -14,6 +14,7 @@
 #include "shared/policy/policy.h"
 #include "shared/policy/verdict.h"
 #include "shared/tools/bindcmd.h"
+#include "shared/tools/cutcmd.h"
 #include "shared/tools/target.h"
 
 enum { EXIT_ALLOW, EXIT_DENY, EXIT_USAGE, EXIT_SYSTEM };
@@ -311,6 +312,7 @@ static const struct subcommand subcommands[] = {
 	{ "rebind", run_rebind, "changes what a task may reach while it runs" },
 	{ "unbind", run_unbind, "takes an address back, with all that is open on it" },
 	{ "bindings", run_bindings, "all bindings: list, sync FILE, expire, restore, init" },
+	{ "cut", run_cut, "ends connections: of a task, a source, an entry; or what is not allowed" },
 };
 
 static int help(FILE *to)

@@ -3,6 +3,7 @@
 #include "shared/tools/netlink.h"
 
 #include <arpa/inet.h>
+#include <assert.h>
 #include <endian.h>
 #include <errno.h>
 #include <linux/inet_diag.h>
@@ -248,17 +249,18 @@ static void put_condition(struct request *r, const struct prefix *p)
 }
 
 /* The older form of the question answers for both families in one pass over the kernel's table. */
-static int dump_sockets(struct netlink *n, struct victims *o)
+static int dump_sockets(struct netlink *n, const struct prefix *peer, each_fn *each, void *arg)
 {
 	const struct inet_diag_req q = { .idiag_family = AF_INET,
 					 .idiag_states = ~(1u << TCP_LISTEN_STATE) };
 	struct request r = { .len = 0 };
 	begin(&r, n, TCPDIAG_GETSOCK, NLM_F_REQUEST | NLM_F_DUMP);
 	put(&r, &q, sizeof(q));
-	put_condition(&r, o->p);
+	if (peer)
+		put_condition(&r, peer);
 	end(&r);
 	int rc = send_request(n->diag, &r);
-	return rc ? rc : receive(n, n->diag, r.seq, 0, note_socket, o);
+	return rc ? rc : receive(n, n->diag, r.seq, 0, each, arg);
 }
 
 /* 1: there was one; 0: it is gone, or can only be left to its time. */
@@ -284,13 +286,70 @@ int netlink_destroy_sockets(struct netlink *n, const struct prefix *p)
 	int rc = open_socket(&n->diag, NETLINK_SOCK_DIAG), count = 0;
 	/* IPv4 clients of IPv6 sockets are among them, as mapped addresses */
 	if (rc == 0)
-		rc = dump_sockets(n, &o);
+		rc = dump_sockets(n, p, note_socket, &o);
 	for (size_t i = 0; rc >= 0 && i < o.n; i++) {
 		rc = destroy(n, &o.v[i]);
 		count += rc > 0;
 	}
 	free(o.v);
 	return rc < 0 ? rc : count;
+}
+
+struct list {
+	struct netlink_socket *v;
+	size_t n, cap;
+};
+
+static_assert(sizeof(struct inet_diag_req_v2) == sizeof(((struct netlink_socket *)0)->id), "id");
+
+static int list_socket(void *arg, const struct nlmsghdr *h)
+{
+	struct list *o = arg;
+	const struct inet_diag_msg *m = NLMSG_DATA(h);
+	if (h->nlmsg_len < NLMSG_LENGTH(sizeof(*m)) || m->idiag_state == TCP_LISTEN_STATE ||
+	    m->idiag_state == TCP_TIME_WAIT_STATE)
+		return 0;
+	if (o->n == o->cap) {
+		size_t cap = o->cap ? 2 * o->cap : 256;
+		struct netlink_socket *v = realloc(o->v, cap * sizeof(*v));
+		if (!v)
+			return -ENOMEM;
+		o->v = v;
+		o->cap = cap;
+	}
+	const struct inet_diag_req_v2 q = { .sdiag_family = m->idiag_family,
+					    .sdiag_protocol = IPPROTO_TCP,
+					    .idiag_states = 1u << m->idiag_state,
+					    .id = m->id };
+	struct netlink_socket *s = &o->v[o->n++];
+	s->local = diag_addr(m->idiag_family, m->id.idiag_src);
+	s->peer = diag_addr(m->idiag_family, m->id.idiag_dst);
+	s->local_port = ntohs(m->id.idiag_sport);
+	s->peer_port = ntohs(m->id.idiag_dport);
+	s->cookie = (uint64_t)m->id.idiag_cookie[1] << 32 | m->id.idiag_cookie[0];
+	memcpy(s->id, &q, sizeof(q));
+	return 0;
+}
+
+ssize_t netlink_sockets(struct netlink *n, struct netlink_socket **out)
+{
+	struct list o = { .n = 0 };
+	int rc = open_socket(&n->diag, NETLINK_SOCK_DIAG);
+	if (rc == 0)
+		rc = dump_sockets(n, NULL, list_socket, &o);
+	if (rc < 0) {
+		free(o.v);
+		return rc;
+	}
+	*out = o.v;
+	return (ssize_t)o.n;
+}
+
+int netlink_destroy_socket(struct netlink *n, const struct netlink_socket *s)
+{
+	struct inet_diag_req_v2 q;
+	memcpy(&q, s->id, sizeof(q));
+	return destroy(n, &q);
 }
 
 /* ---- connection tracking ---- */

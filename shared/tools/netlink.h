@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "shared/base/addr.h"
 
@@ -26,6 +27,22 @@ void netlink_close(struct netlink *n);
  * can, and not counted where it cannot.
  */
 int netlink_destroy_sockets(struct netlink *n, const struct prefix *p);
+
+/* One TCP socket of this host that neither listens nor merely waits for its time to run out. */
+struct netlink_socket {
+	struct addr local, peer;
+	uint16_t local_port, peer_port;
+	uint64_t cookie; /* never used again for another socket */
+	uint64_t id[7];  /* the kernel's own words for it */
+};
+
+/*
+ * All of them, for the caller to free(). Returns how many, or a negative errno. Needs no privilege.
+ */
+ssize_t netlink_sockets(struct netlink *n, struct netlink_socket **out);
+/* Destroys one. 1: it was there; 0: it is gone. */
+int netlink_destroy_socket(struct netlink *n, const struct netlink_socket *s);
+
 /* Deletes every connection-tracking entry that an address of the prefix opened; returns how many. */
 int netlink_forget_connections(struct netlink *n, const struct prefix *p);
 

@@ -380,6 +380,9 @@ server:
         audit = self.dir / "audit.proxy"
         audit.touch()
         shutil.chown(audit, "nobody", "nogroup")
+        streams = self.dir / "cx/streams"
+        streams.mkdir(exist_ok=True)
+        shutil.chown(streams, "nobody", "nogroup")
         sock = self.dir / "cx/spoa.sock"
         process = self.start("agent", "gateway", [
             BUILD / "cx-spoa", "-p", self.dir / "policy.bin", "-l", f"unix:{sock}", "-r", self.dir / "cx",
