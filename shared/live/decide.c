@@ -514,6 +514,15 @@ static bool find_binding(struct decider *d, const struct addr *src, uint64_t boo
 	return table && bind_find(table, src, boot_ns, out);
 }
 
+bool decide_still(struct decide_thread *t, const struct addr *src, uint64_t generation)
+{
+	struct bind_row row;
+	if (generation == 0)
+		return true;
+	return find_binding(t->of, src, clock_ns(CLOCK_BOOTTIME), &row) &&
+	       row.generation == generation;
+}
+
 /* Adds the source's binding to the facts, where the policy wants one. */
 static void add_binding(struct decide_thread *t, const struct policy *p, const struct question *q,
 			struct facts *f, struct binding *b, struct bind_row *row)

@@ -88,6 +88,12 @@ void decide_judge(struct decide_thread *t, const struct question *q, struct now 
 		  struct decision *out);
 
 /*
+ * Is the source still the subject that a decision was made for? An answer that comes later than the
+ * decision must not be given otherwise. True for generation 0.
+ */
+bool decide_still(struct decide_thread *t, const struct addr *src, uint64_t generation);
+
+/*
  * The names that the destination of the decision made last (LAYER_TCP) is pinned to for the source.
  * Valid until the next decision.
  */

@@ -370,9 +370,13 @@ static void a_bind_is_seen_at_once(void **state)
 	assert_int_equal(got.generation, 77);
 	assert_string_equal(got.task, "task-1");
 	assert_string_equal(got.profile, "ci");
+	assert_true(decide_still(t, &src, 77));
+	assert_false(decide_still(t, &src, 76));
+	assert_true(decide_still(t, &src, 0));
 	r.deadline_ns = decide_now().boot_ns - 1;
 	bind_update(w, at, &r);
 	assert_int_equal(judge(t, "10.9.0.1", "b.example.com").v.reason, REASON_NO_BINDING);
+	assert_false(decide_still(t, &src, 77));
 	r.deadline_ns = 0;
 	bind_update(w, at, &r);
 	assert_int_equal(judge(t, "10.9.0.1", "b.example.com").v.reason, REASON_ALLOWED);
