@@ -312,7 +312,7 @@ static const struct subcommand subcommands[] = {
 	{ "rebind", run_rebind, "changes what a task may reach while it runs" },
 	{ "unbind", run_unbind, "takes an address back, with all that is open on it" },
 	{ "bindings", run_bindings, "all bindings: list, sync FILE, expire, restore, init" },
-	{ "cut", run_cut, "ends connections: of a task, a source, an entry; or what is not allowed" },
+	{ "cut", run_cut, "ends connections, on demand or when the policy changes" },
 };
 
 static int help(FILE *to)
