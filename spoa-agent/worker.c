@@ -63,6 +63,7 @@ static void note_stream(struct worker *w, const struct request *req, const struc
 			    .generation = d->generation,
 			    .since_ns = now.boot_ns,
 			    .ech = q->ech,
+			    .named = q->layer == LAYER_TCP && q->name,
 			    .method = q->method,
 			    .path = q->path,
 			    .upgrade = q->upgrade,

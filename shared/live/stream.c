@@ -30,7 +30,8 @@ enum {
 	BOOT_ID = 40,
 	FLAG_ECH = 1,
 	FLAG_TO = 2,
-	FLAG_CUT = 4
+	FLAG_CUT = 4,
+	FLAG_NAMED = 8
 };
 
 /* The text holds n_names names in wire form with root, then method, path and upgrade. */
@@ -152,7 +153,8 @@ static void fill(struct body *b, const struct stream *r)
 	b->dst_port = r->dst_port;
 	b->port = r->port;
 	b->layer = (uint8_t)r->layer;
-	b->flags = (uint8_t)((r->ech ? FLAG_ECH : 0) | (r->has_to ? FLAG_TO : 0));
+	b->flags = (uint8_t)((r->ech ? FLAG_ECH : 0) | (r->has_to ? FLAG_TO : 0) |
+			     (r->named ? FLAG_NAMED : 0));
 	memcpy(b->rule, r->rule, sizeof(b->rule) - 1);
 	fill_text(b, r);
 }
@@ -496,7 +498,8 @@ bool stream_view_get(const struct stream_view *v, size_t at, struct stream *out,
 		return false;
 	const struct body *b = &r->body;
 	bool layer = b->layer == LAYER_TLS || b->layer == LAYER_HTTP || b->layer == LAYER_TCP;
-	if (!layer || !read_text(b, out, names) || (b->layer != LAYER_TCP && out->n_names != 1))
+	if (!layer || !read_text(b, out, names) ||
+	    ((b->layer != LAYER_TCP || b->flags & FLAG_NAMED) && out->n_names != 1))
 		return false;
 	out->layer = (enum layer)b->layer;
 	memcpy(out->src.b, b->src, sizeof(b->src));
@@ -507,6 +510,7 @@ bool stream_view_get(const struct stream_view *v, size_t at, struct stream *out,
 	out->port = b->port;
 	out->has_to = b->flags & FLAG_TO;
 	out->ech = b->flags & FLAG_ECH;
+	out->named = b->flags & FLAG_NAMED;
 	out->cut_short = b->flags & FLAG_CUT;
 	out->generation = b->generation;
 	out->since_ns = b->since_ns;

@@ -235,13 +235,13 @@ static void make_question(struct question *q, const struct stream *s)
 {
 	*q = (struct question){ .layer = s->layer,
 				.src = s->src,
-				.has_dst = true,
-				.dst = s->layer == LAYER_TCP ? s->to : s->dst,
+				.has_dst = !s->named,
+				.dst = s->layer == LAYER_TCP && !s->named ? s->to : s->dst,
 				.port = s->port,
 				.ech = s->ech,
 				.has_generation = true,
 				.generation = s->generation };
-	if (s->layer == LAYER_TCP)
+	if (s->layer == LAYER_TCP && !s->named)
 		return;
 	q->name = &s->names[0];
 	if (s->has_to) {
@@ -266,8 +266,9 @@ static void judge(struct cutter *c, const struct policy *p, const struct stream 
 	struct bind_row row;
 	struct binding b;
 	make_question(&q, s);
-	f->pinned = s->layer == LAYER_TCP ? s->names : NULL;
-	f->n_pinned = s->layer == LAYER_TCP ? s->n_names : 0;
+	bool pinned = s->layer == LAYER_TCP && !s->named;
+	f->pinned = pinned ? s->names : NULL;
+	f->n_pinned = pinned ? s->n_names : 0;
 	f->binding = NULL;
 	if (policy_has_bindings(p) && policy_source(p, &s->src).kind == SOURCE_BIND &&
 	    c->bindings && bind_find(c->bindings, &s->src, f->now.boot_ns, &row)) {
