@@ -120,7 +120,7 @@ def manual():
     """the policies in cx-policy.yaml(5) compile, and its rule id is that of the text it shows"""
     page = (ROOT / "docs/man/cx-policy.yaml.5").read_text(encoding="utf-8")
     blocks = re.findall(r"^\.Bd -literal(?: -offset indent)?\n(.*?)^\.Ed$", page, re.DOTALL | re.MULTILINE)
-    first, inline, _, canonical, form = blocks
+    first, inline, form, _, canonical = blocks
     with Place() as p:
         strict(p.write("policy.yaml", first), out=p.dir / "policy.bin")
         indented = re.sub("(?m)^", "    ", inline)
@@ -154,6 +154,19 @@ def keys():
             found |= set(re.findall(r'\{ "([A-Za-z_]+)", (?:read|keep|skip|limit)_?\w*,', source.read_text(encoding="utf-8")))
     missing = {key for key in found if not re.search(rf"\b{key}\b", page)}
     assert not missing and len(found) > 70, (missing, len(found))
+
+
+def enforced():
+    """cx-policy.yaml(5) says of just those constructs that they are not enforced that are not"""
+    header = (ROOT / "shared/policy/features.h").read_text(encoding="utf-8")
+    page = (ROOT / "docs/man/cx-policy.yaml.5").read_text(encoding="utf-8")
+    names = dict(re.findall(r'X\([0-9]+, ([A-Z_]+), "([^"]+)"\)', header))
+    done = set(re.findall(r"FEATURE\(([A-Z_]+)\)", header.split("#define FEATURES_ENFORCED")[1]))
+    wanted = {text for name, text in names.items() if name not in done}
+    part = page[page.index(".Sh WHAT THIS VERSION DOES NOT ENFORCE"):].split("\n.Sh ", 1)[0]
+    said = set(re.findall(r'^\.\\" feature: (.*)$', part, re.MULTILINE))
+    assert names and done and said == wanted, \
+        f"take out of the manual's list: {said - wanted or 'nothing'}; add to it: {wanted - said or 'nothing'}"
 
 
 def lint_table():
@@ -227,7 +240,7 @@ if __name__ == "__main__":
     for name in ("example.yaml", "minimal.yaml"):
         compiles.__doc__ = f"{name} compiles as --strict without a finding"
         cases.run(compiles, name)
-    for case in (tests_of_the_example, additions, commented_keys, readme, links, manual, lint, reasons, keys,
+    for case in (tests_of_the_example, additions, commented_keys, readme, links, manual, lint, enforced, reasons, keys,
                  codes_and_options):
         cases.run(case)
     sys.exit(cases.finish())
