@@ -224,7 +224,7 @@ lint: $(BUILD)/cx_unbound.so $(BUILD)/cx-policyc
 	@tests/lint/run.sh $(BUILD)
 
 CHECK_STAGES := deps lint all unit golden policyc-test verdict mutate oracle oracle-mutate determinism fuzz \
-	integration-bind integration-unbound dns dns-mutate integration-spoa integration-haproxy e2e probe microvm asan tsan
+	integration-bind integration-unbound dns dns-mutate integration-spoa integration-haproxy e2e probe microvm workloads asan tsan
 check:
 	@tests/check.sh $(BUILD) $(CHECK_STAGES)
 
@@ -361,7 +361,7 @@ build/unbound-tsan/stamp: $(UNBOUND_RECIPE)
 
 # ---- the gateway as a whole ------------------------------------------------------------------------
 # The demo: everything started on the embedded default policy, and what a guest gets from it.
-.PHONY: demo e2e probe microvm integration-haproxy
+.PHONY: demo e2e probe microvm workloads integration-haproxy
 demo:
 	@mkdir -p $(BUILD)
 	@echo "Installing and building what is missing; the log is $(BUILD)/demo.log"
@@ -376,6 +376,9 @@ probe: all
 # The same in a microVM that QEMU boots, with Debian's cloud kernel (fetched once, under build/microvm).
 microvm: all
 	@tests/e2e/microvm
+# Package managers, git, clients, a websocket, a gigabyte, 200 requests at once; and how they fail when refused.
+workloads: all
+	@tests/e2e/workloads
 # HAProxy of Debian 12, and of later releases in roots under build/roots/.
 integration-haproxy: all
 	@rc=0; for t in run explicit; do tests/integration/haproxy/$$t || rc=1; done; exit $$rc
@@ -385,10 +388,13 @@ PACKAGES := build-essential dpkg-dev pkg-config bison flex ca-certificates binut
 	libevent-dev libexpat1-dev libssl-dev libnghttp2-dev libprotobuf-c-dev protobuf-c-compiler \
 	libfstrm-dev libyaml-dev libpsl-dev libidn2-dev libjson-c-dev libev-dev \
 	nsd unbound dns-root-data python3 openssl haproxy nftables iproute2 curl bind9-dnsutils
+# What guests run. A Node that is not Debian's brings an npm of its own, and Debian's cannot stand beside it.
+CLIENTS := $(if $(shell command -v npm),,npm) $(if $(shell command -v node),,nodejs) python3-pip python3-websockets cargo \
+	golang-go git wget nginx-light fcgiwrap openssh-server openssh-client
 CHECK_PACKAGES := unbound dnsdist iodine ldnsutils dnsperf squid-openssl tinyproxy-bin python3-dnspython python3-yaml python3-jsonschema locales debootstrap \
 	clang clang-format clang-tidy libclang-rt-14-dev cppcheck shellcheck codespell mandoc \
 	libcmocka-dev libcdb-dev liblmdb-dev libmaxminddb-dev valgrind \
-	qemu-system-x86 busybox-static cpio
+	qemu-system-x86 busybox-static cpio $(CLIENTS)
 # Both, and the Unbound that can load the module, with and without our change.
 .PHONY: deps demo-deps
 deps:

@@ -135,7 +135,7 @@ class Lab:
         self.keep = keep
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="cx-lab-"))
         self.dir.chmod(0o755)
-        (self.dir / "cx").mkdir() # /run/cx of the gateway
+        (self.dir / "cx/pins").mkdir(parents=True) # /run/cx of the gateway
         self.tag = f"cx{os.getpid()}"
         self.names = []
         self.processes = []
