@@ -3,9 +3,11 @@
 #include "spoa-agent/listen.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -14,7 +16,7 @@
 
 #include "shared/host/endpoint.h"
 
-enum { BACKLOG = 1024, SOCKET_MODE = 0660 };
+enum { BACKLOG = 1024, SOCKET_MODE = 0660, FIRST_PASSED = 3 };
 
 static bool fails(char *why, const char *what)
 {
@@ -36,7 +38,7 @@ static bool unix_address(struct sockaddr_un *un, const char *path, char *why)
 }
 
 /* Nothing there, or a socket that refuses: then its place may be taken. */
-static bool path_is_free(const struct sockaddr_un *un, char *why)
+static bool path_is_free(const struct sockaddr_un *un, bool takeover, char *why)
 {
 	struct stat st;
 	if (lstat(un->sun_path, &st) != 0)
@@ -45,6 +47,8 @@ static bool path_is_free(const struct sockaddr_un *un, char *why)
 		snprintf(why, LISTEN_WHY, "something that is not a socket stands there");
 		return false;
 	}
+	if (takeover)
+		return true;
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return fails(why, "socket");
@@ -58,8 +62,8 @@ static bool path_is_free(const struct sockaddr_un *un, char *why)
 }
 
 /* Bound and ready under a name of its own first, and then moved over the path. */
-static bool bind_beside(struct listener *l, const struct sockaddr_un *un, uid_t uid, gid_t gid,
-			char *why)
+static bool bind_beside(struct listener *l, const struct sockaddr_un *un,
+			const struct listen_options *o, char *why)
 {
 	struct sockaddr_un tmp = *un;
 	struct stat st;
@@ -74,7 +78,7 @@ static bool bind_beside(struct listener *l, const struct sockaddr_un *un, uid_t 
 	umask(old);
 	if (rc != 0)
 		return fails(why, "bind");
-	bool owned = uid == (uid_t)-1 || lchown(tmp.sun_path, uid, gid) == 0;
+	bool owned = o->uid == (uid_t)-1 || lchown(tmp.sun_path, o->uid, o->gid) == 0;
 	if (owned && chmod(tmp.sun_path, SOCKET_MODE) == 0 && listen(l->fd, BACKLOG) == 0 &&
 	    lstat(tmp.sun_path, &st) == 0 && rename(tmp.sun_path, un->sun_path) == 0) {
 		l->dev = st.st_dev;
@@ -86,15 +90,15 @@ static bool bind_beside(struct listener *l, const struct sockaddr_un *un, uid_t 
 	return false;
 }
 
-static bool open_unix(struct listener *l, uid_t uid, gid_t gid, char *why)
+static bool open_unix(struct listener *l, const struct listen_options *o, char *why)
 {
 	struct sockaddr_un un;
-	if (!unix_address(&un, l->path, why) || !path_is_free(&un, why))
+	if (!unix_address(&un, l->path, why) || !path_is_free(&un, o->takeover, why))
 		return false;
 	l->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (l->fd < 0)
 		return fails(why, "socket");
-	return bind_beside(l, &un, uid, gid, why);
+	return bind_beside(l, &un, o, why);
 }
 
 static bool open_tcp(struct listener *l, const char *spec, char *why)
@@ -118,13 +122,13 @@ static bool open_tcp(struct listener *l, const char *spec, char *why)
 	return listen(l->fd, BACKLOG) == 0 || fails(why, "listen");
 }
 
-bool listener_open(struct listener *l, const char *spec, uid_t uid, gid_t gid, char *why)
+bool listener_open(struct listener *l, const char *spec, const struct listen_options *o, char *why)
 {
 	bool ok;
 	*l = (struct listener){ .fd = -1, .spec = spec };
 	if (strncmp(spec, "unix:", 5) == 0) {
 		l->path = spec + 5;
-		ok = open_unix(l, uid, gid, why);
+		ok = open_unix(l, o, why);
 	} else if (strncmp(spec, "tcp:", 4) == 0) {
 		ok = open_tcp(l, spec + 4, why);
 	} else {
@@ -136,6 +140,36 @@ bool listener_open(struct listener *l, const char *spec, uid_t uid, gid_t gid, c
 		l->fd = -1;
 	}
 	return ok;
+}
+
+static bool is_listening(int fd)
+{
+	int on = 0, type = 0;
+	socklen_t n = sizeof(on), m = sizeof(type);
+	return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &on, &n) == 0 && on &&
+	       getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &m) == 0 && type == SOCK_STREAM;
+}
+
+int listeners_passed(struct listener *l, unsigned max, char *why)
+{
+	const char *pid = getenv("LISTEN_PID"), *fds = getenv("LISTEN_FDS");
+	long n = fds ? strtol(fds, NULL, 10) : 0;
+	bool ours = pid && strtol(pid, NULL, 10) == getpid();
+	unsetenv("LISTEN_PID");
+	unsetenv("LISTEN_FDS");
+	unsetenv("LISTEN_FDNAMES");
+	if (!ours || n <= 0)
+		return 0;
+	for (int i = 0; i < n; i++) {
+		int fd = FIRST_PASSED + i;
+		if ((unsigned)i >= max || !is_listening(fd) ||
+		    fcntl(fd, F_SETFL, O_NONBLOCK) != 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) {
+			snprintf(why, LISTEN_WHY, "descriptor %d is not one to listen on", fd);
+			return -1;
+		}
+		l[i] = (struct listener){ .fd = fd, .spec = "systemd" };
+	}
+	return (int)n;
 }
 
 void listener_close(struct listener *l)

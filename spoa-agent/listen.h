@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Listening sockets: unix:PATH and tcp:ADDR:PORT. A unix socket appears at its path only when it is
- * bound, listening and has its mode, and never takes the place of anything but a socket that nobody
- * answers on.
+ * bound, listening and has its mode, and never takes the place of anything but a socket: one that nobody
+ * answers on, or, asked to take over, one of a program that is to be followed.
  */
 #ifndef CX_LISTEN_H
 #define CX_LISTEN_H
@@ -20,11 +20,19 @@ struct listener {
 
 enum { LISTEN_WHY = 160 };
 
+struct listen_options {
+	uid_t uid; /* with gid, owns a unix socket, whose mode is 0660; -1: the process */
+	gid_t gid;
+	bool takeover; /* another program may listen at the path: it keeps what it has accepted */
+};
+
+/* False: why says what, one line. */
+bool listener_open(struct listener *l, const char *spec, const struct listen_options *o, char *why);
 /*
- * uid and gid own a unix socket, with mode 0660; (uid_t)-1: as the process. False: why says what, one
- * line.
+ * The listening sockets that systemd has passed (sd_listen_fds(3)), at most max; they are asked for
+ * once. Returns how many, -1: one of them is not a listening stream socket, and why says so.
  */
-bool listener_open(struct listener *l, const char *spec, uid_t uid, gid_t gid, char *why);
+int listeners_passed(struct listener *l, unsigned max, char *why);
 /* Closes it, and removes the socket from its path if it is still ours and that is permitted. */
 void listener_close(struct listener *l);
 

@@ -37,6 +37,7 @@ struct options {
 	unsigned n_listen;
 	unsigned threads;
 	uint64_t min_serial;
+	bool takeover;
 	char default_listen[SPEC_SIZE];
 };
 
@@ -55,6 +56,7 @@ static const char usage_text[] =
 	"  --audience NAMES      what this host is: refuse policies that name other audiences "
 	"only\n"
 	"  --resolver ADDR@PORT  the gateway's resolver for names (127.0.0.1@5335)\n"
+	"  --takeover            take a unix socket over from an agent that listens there\n"
 	"  -u USER               give up root for this user once the sockets are open\n"
 	"  --help, --version\n"
 	"\n"
@@ -99,6 +101,7 @@ static int parse(struct options *o, int argc, char **argv)
 {
 	static const struct option longs[] = { { "resolver", required_argument, NULL, 'R' },
 					       { "audience", required_argument, NULL, 'A' },
+					       { "takeover", no_argument, NULL, 'T' },
 					       { "min-serial", required_argument, NULL, 'S' },
 					       { "help", no_argument, NULL, 'h' },
 					       { "version", no_argument, NULL, 'V' },
@@ -134,6 +137,9 @@ static int parse(struct options *o, int argc, char **argv)
 		case 'A':
 			o->audience = optarg;
 			break;
+		case 'T':
+			o->takeover = true;
+			break;
 		case 'R':
 			o->resolver = optarg;
 			break;
@@ -164,18 +170,31 @@ static bool default_listener(struct options *o)
 	return n > 0 && n < SPEC_SIZE;
 }
 
-static bool open_listeners(const struct options *o, const struct passwd *pw, struct listener *l)
+static bool listen_failed(struct listener *l, unsigned n, const char *on, const char *why)
 {
+	say(DECIDE_ERR, "listen-failed", "on=\"%s\" error=\"%s\"", on, why);
+	while (n-- > 0)
+		listener_close(&l[n]);
+	return false;
+}
+
+/* What systemd passes, what -l says, and the default if neither says anything. */
+static bool open_listeners(struct options *o, const struct passwd *pw, struct listener *l,
+			   unsigned *n)
+{
+	const struct listen_options lo = { .uid = pw ? pw->pw_uid : (uid_t)-1,
+					   .gid = pw ? pw->pw_gid : (gid_t)-1,
+					   .takeover = o->takeover };
 	char why[LISTEN_WHY];
-	for (unsigned i = 0; i < o->n_listen; i++) {
-		if (listener_open(&l[i], o->listen[i], pw ? pw->pw_uid : (uid_t)-1,
-				  pw ? pw->pw_gid : (gid_t)-1, why))
-			continue;
-		say(DECIDE_ERR, "listen-failed", "on=\"%s\" error=\"%s\"", o->listen[i], why);
-		while (i-- > 0)
-			listener_close(&l[i]);
-		return false;
-	}
+	int passed = listeners_passed(l, SERVER_MAX_LISTENERS - o->n_listen, why);
+	if (passed < 0)
+		return listen_failed(l, 0, "systemd", why);
+	*n = (unsigned)passed;
+	if (*n == 0 && !default_listener(o))
+		return listen_failed(l, 0, o->runtime, "the directory's name is too long");
+	for (unsigned i = 0; i < o->n_listen; i++, (*n)++)
+		if (!listener_open(&l[*n], o->listen[i], &lo, why))
+			return listen_failed(l, *n, o->listen[i], why);
 	return true;
 }
 
@@ -218,16 +237,15 @@ static int start(struct options *o, struct server_options *so)
 			return usage("no such user", o->user);
 	}
 	privilege_raise_files(MAX_FILES);
-	if (!open_listeners(o, pw, listeners))
+	if (!open_listeners(o, pw, listeners, &so->n_listeners))
 		return EXIT_SYSTEM;
 	so->listeners = listeners;
-	so->n_listeners = o->n_listen;
 	int rc = EXIT_SYSTEM;
 	if (!privilege_drop(pw))
 		say(DECIDE_ERR, "start-failed", "what=privileges error=\"%s\"", strerror(errno));
 	else
 		rc = serve(o, so);
-	for (unsigned i = 0; i < o->n_listen; i++)
+	for (unsigned i = 0; i < so->n_listeners; i++)
 		listener_close(&listeners[i]);
 	so->listeners = NULL;
 	return rc;
@@ -246,8 +264,6 @@ int main(int argc, char **argv)
 	int rc = parse(&o, argc, argv);
 	if (rc >= 0)
 		return rc;
-	if (!default_listener(&o))
-		return usage("the runtime directory's name is too long", o.runtime);
 	if (!resolver_server(&so.resolver, o.resolver))
 		return usage("not ADDR@PORT", o.resolver);
 	so.threads = o.threads;

@@ -727,6 +727,62 @@ def socket_files():
         assert [p.name for p in rig.dir.glob("*.sock*")] == ["spoa.sock"]
 
 
+def replaced():
+    """a second agent takes the socket over while the first one answers: nothing is lost"""
+    with Rig({"main": MAIN}, TABLE) as rig:
+        mark = os.lstat(rig.socket).st_ino
+        argv = [BUILD / "cx-spoa", "-p", rig.policy, "-l", f"unix:{rig.socket}", "-r", rig.dir, "-a", "",
+                "--resolver", f"127.0.0.1@{rig.resolver.port}", "--takeover"]
+        with rig.client(timeout=10) as old, open(rig.dir / "log2", "wb") as log:
+            other = subprocess.Popen(argv, stderr=log)
+            try:
+                wait_for("ready", lambda: b"ready" in (rig.dir / "log2").read_bytes())
+                assert os.lstat(rig.socket).st_ino != mark
+                old.notify(spop.message("cx-tls", tls_args("slow-1.wild.example")), 1, 1)
+                wait_for("the question", lambda: rig.resolver.seen)
+                rig.process.terminate()
+                with rig.client() as new:
+                    expect(new.ask("cx-tls", tls_args()), verdict="allow")
+                expect(old.receive().variables(), verdict="allow")
+                gone(old, 0)
+                assert rig.stop() == 0
+                with rig.client() as new:
+                    expect(new.ask("cx-tls", tls_args()), verdict="allow")
+            finally:
+                other.terminate()
+                assert other.wait(15) == 0
+        assert not rig.socket.exists()
+
+
+def socket_activation():
+    """sockets from systemd: served, left in place, and nothing else taken for one"""
+    with Rig({"main": MAIN}, TABLE) as rig:
+        path = rig.dir / "passed.sock"
+        holder = socket.socket(socket.AF_UNIX)
+        holder.bind(str(path))
+        holder.listen(16)
+        script = 'exec 3<&"$1"; shift; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"'
+
+        def start(fd, log):
+            return subprocess.Popen(["bash", "-c", script, "bash", str(fd), BUILD / "cx-spoa", "-p", rig.policy,
+                                     "-r", rig.dir, "-a", "", "--resolver", f"127.0.0.1@{rig.resolver.port}"],
+                                    pass_fds=[fd], stderr=log)
+        for turn in range(2):
+            with open(rig.dir / f"log{turn}", "wb") as log:
+                other = start(holder.fileno(), log)
+            # a question may come before anybody listens: it waits
+            with spop.Client(path, timeout=15) as c:
+                expect(c.ask("cx-tls", tls_args()), verdict="allow")
+            other.terminate()
+            assert other.wait(15) == 0
+            assert path.exists()
+        still_serves(rig) # the default path was not touched
+        with socket.socket(socket.AF_UNIX) as plain, open(rig.dir / "log3", "wb") as log:
+            assert start(plain.fileno(), log).wait(15) == 3
+        assert b"listen-failed" in (rig.dir / "log3").read_bytes()
+        holder.close()
+
+
 def drops_privileges():
     """-u: the user's, for good, and the socket with it"""
     assert os.geteuid() == 0, "this case needs root"
@@ -770,7 +826,7 @@ SERVED = (allows_tls, prefers_family, denies_by_name, denies_hellos, judges_http
           unknown_types, disconnects, duplicate_streams, many_streams, slow_reader, half_closed,
           dies_while_waiting, one_lookup, audited, over_tcp, silent_peers, one_source_floods)
 ALONE = (no_descriptors, no_policy, bad_policies, swaps_under_load, drains, ends_at_once,
-         socket_files, drops_privileges, usage)
+         socket_files, replaced, socket_activation, drops_privileges, usage)
 
 
 def flood_alone():
