@@ -258,7 +258,19 @@ $(BUILD)/bench/prefix: $(call obj,tests/bench/prefix.c) $(CORE_OBJ)
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ $(POLICY_LIBS) -lmaxminddb
 
-.PHONY: bench bench-scale
+$(BUILD)/bench/spop_load: $(call obj,tests/bench/spop_load.c spoa-agent/spop.c $(BASE_SRC))
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^
+
+# The agent without its work: what the protocol costs.
+$(BUILD)/bench/constant-spoa: $(call obj,$(filter-out spoa-agent/worker.c,$(SPOA_SRC)) tests/bench/constant_worker.c) $(LIVE_OBJ) $(CORE_OBJ)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -pthread -o $@ $^ $(POLICY_LIBS) -lev
+
+.PHONY: bench bench-scale bench-agent
+# B8, B9 alone.
+bench-agent: $(BUILD)/bench/spop_load $(BUILD)/bench/constant-spoa $(BUILD)/cx-spoa $(BUILD)/cx-policyc
+	@tests/bench/agent.py --build $(BUILD)
 # B3, B4, B12 alone.
 bench-scale: $(BUILD)/bench/load $(BUILD)/bench/prefix $(BUILD)/cx-policyc
 	@tests/bench/scale.py --build $(BUILD) --unbound $(UNBOUND) --sizes $(BENCH_SIZES)

@@ -33,7 +33,8 @@ struct question {
 struct conn {
 	int fd;
 	bool said_hello;
-	size_t next; /* question */
+	size_t next;    /* question */
+	uint8_t *asked; /* of each: its answer is outstanding */
 	unsigned outstanding;
 	size_t in_len, out_at, out_len;
 	uint8_t in[IN_SIZE], out[OUT_SIZE];
@@ -102,6 +103,9 @@ static void open_conn(struct conn *c, const char *path, int epoll)
 	c->fd = socket(AF_UNIX, SOCK_STREAM, 0);
 	if (c->fd < 0 || connect(c->fd, (struct sockaddr *)&un, sizeof(un)) != 0)
 		die(path);
+	c->asked = calloc(n_questions, 1);
+	if (!c->asked)
+		die("asked");
 	say_hello(c);
 	if (epoll_ctl(epoll, EPOLL_CTL_ADD, c->fd, &e) != 0)
 		die("epoll_ctl");
@@ -121,7 +125,7 @@ static void judge(const struct spop_frame *f)
 	bool d = contains(f->payload.p, f->payload.left, deny, sizeof(deny) - 1);
 	allowed += a;
 	denied += d;
-	if (f->stream >= n_questions || a == d) {
+	if (a == d) {
 		broken++;
 		return;
 	}
@@ -134,8 +138,9 @@ static void take_frame(struct conn *c, const struct spop_frame *f)
 {
 	if (f->type == SPOP_AGENT_HELLO && !c->said_hello) {
 		c->said_hello = true;
-	} else if (f->type == SPOP_ACK && c->outstanding > 0) {
+	} else if (f->type == SPOP_ACK && f->stream < n_questions && c->asked[f->stream]) {
 		c->outstanding--;
+		c->asked[f->stream] = 0;
 		judge(f);
 	} else {
 		broken++;
@@ -171,11 +176,16 @@ static void fill(struct conn *c, double may_send)
 	}
 	while (c->said_hello && c->outstanding < window && sent < count &&
 	       (double)sent < may_send) {
+		if (c->asked[c->next]) { /* an answer that takes long */
+			c->next = (c->next + 1) % n_questions;
+			continue;
+		}
 		const struct question *q = &questions[c->next];
 		if (c->out_len + q->n > OUT_SIZE)
 			return;
 		memcpy(c->out + c->out_len, q->frame, q->n);
 		c->out_len += q->n;
+		c->asked[c->next] = 1;
 		c->next = (c->next + 1) % n_questions;
 		c->outstanding++;
 		sent++;
@@ -256,6 +266,8 @@ int main(int argc, char **argv)
 	count = strtoull(argv[5], NULL, 10);
 	rate = argc > 6 ? strtod(argv[6], NULL) : 0;
 	read_questions(argv[2]);
+	if (n_questions < 2 * (size_t)window)
+		return 2;
 	struct conn *conns = calloc(n, sizeof(*conns));
 	int epoll = epoll_create1(0);
 	if (!conns || epoll < 0)
