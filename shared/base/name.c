@@ -196,6 +196,18 @@ bool name_equal(const struct name *a, const struct name *b)
 	return a->len == b->len && memcmp(a->wire, b->wire, a->len) == 0;
 }
 
+bool name_is_wire(const struct name *a, const uint8_t *w, size_t n)
+{
+	uint8_t differ = 0;
+	if (n != a->len + 1u || w[a->len] != 0)
+		return false;
+	if (memcmp(a->wire, w, a->len) == 0)
+		return true;
+	for (unsigned i = 0; i < a->len; i++)
+		differ |= a->wire[i] ^ lower(w[i]);
+	return differ == 0;
+}
+
 bool name_is_below(const struct name *a, const struct name *b)
 {
 	if (a->n_labels <= b->n_labels)

@@ -73,6 +73,12 @@ size_t name_to_text(const struct name *a, char *buf);
 
 bool name_equal(const struct name *a, const struct name *b);
 
+/*
+ * Is it this name, in uncompressed wire format with the root label and nothing behind it, in whatever
+ * case? False for octets that are no name.
+ */
+bool name_is_wire(const struct name *a, const uint8_t *w, size_t n);
+
 /* Is a below b by one or more labels? */
 bool name_is_below(const struct name *a, const struct name *b);
 

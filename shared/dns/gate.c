@@ -26,12 +26,15 @@ enum { KEY_MANDATORY = 0, KEY_IPV4HINT = 4, KEY_ECH = 5, KEY_IPV6HINT = 6 };
 bool gate_open(struct gate *g, struct decide_thread *t, const struct question *q, struct now now,
 	       struct decision *d)
 {
-	*g = (struct gate){ .t = t, .q = q, .d = d, .removed_for = REASON_ALLOWED };
+	memset(g, 0, offsetof(struct gate, pins));
+	g->t = t;
+	g->q = q;
+	g->d = d;
+	g->removed_for = REASON_ALLOWED;
 	g->p = decide_begin(t, q, now, d, &g->f);
 	g->was = d->v;
 	g->ttl_s = UINT32_MAX;
-	if (q->name)
-		g->at = *q->name;
+	g->at = q->name;
 	g->filters = d->v.action == ACTION_ALLOW && !d->v.unpoliced;
 	return d->v.unpoliced || d->v.action == ACTION_ALLOW;
 }
@@ -107,8 +110,10 @@ static void judge_alias(struct gate *g, uint16_t type, const uint8_t *data, size
 	*used = 0;
 	if (name_from_wire(&target, data, n, used) == NAME_OK) {
 		r = verdict_alias(g->p, g->d->v.profile, &target, &g->f, &rule, &rec);
-		if (type == TYPE_CNAME && g->on_chain)
-			g->at = target;
+		if (type == TYPE_CNAME && g->on_chain) {
+			g->alias = target;
+			g->at = &g->alias;
+		}
 	}
 	if (r != REASON_ALLOWED)
 		refuse_alias(g, r, rule, rec);
@@ -237,10 +242,7 @@ static enum gate_fate judge_record(struct gate *g, enum gate_section s, uint16_t
 
 void gate_owner(struct gate *g, enum gate_section s, const uint8_t *wire, size_t n, uint32_t ttl_s)
 {
-	struct name owner;
-	g->on_chain = g->filters && s == GATE_ANSWER &&
-		      name_from_wire(&owner, wire, n, NULL) == NAME_OK &&
-		      name_equal(&owner, &g->at);
+	g->on_chain = g->filters && s == GATE_ANSWER && g->at && name_is_wire(g->at, wire, n);
 	if (g->on_chain && ttl_s < g->ttl_s)
 		g->ttl_s = ttl_s;
 }

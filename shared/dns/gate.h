@@ -47,11 +47,14 @@ struct gate {
 	bool changed;             /* some record was dropped or changed */
 	unsigned wanted, removed; /* records of the answer that are of the type asked for */
 	enum reason removed_for;  /* the first reason that holds of those removed */
-	struct name at;           /* where the chain of aliases has got to */
-	bool on_chain;            /* the set shown now stands there */
-	uint32_t ttl_s;           /* the least on the chain */
+	const struct name
+		*at;    /* where the chain of aliases has got to; NULL: no name was asked for */
+	bool on_chain;  /* the set shown now stands there */
+	uint32_t ttl_s; /* the least on the chain */
 	unsigned n_pins;
+	/* from here on only what n_pins and `at` say is there */
 	struct addr pins[GATE_MAX_PINS];
+	struct name alias; /* the one that `at` leads to, behind the question's own name */
 };
 
 /*

@@ -237,17 +237,27 @@ static void raw(struct line *l, const char *s, size_t n)
 
 #define LITERAL(l, s) raw(l, s, sizeof(s) - 1)
 
+/* How many octets from s on stand in a JSON string as they are. */
+static size_t plain_run(const uint8_t *s, size_t n)
+{
+	size_t i = 0;
+	while (i < n && s[i] >= 0x20 && s[i] < 0x7f && s[i] != '"' && s[i] != '\\')
+		i++;
+	return i;
+}
+
 /* The octets as a JSON string; what is not printable ASCII as \u00XX, one per octet. */
 static void quoted(struct line *l, const uint8_t *s, size_t n)
 {
 	static const char hex[] = "0123456789abcdef";
 	l->p[l->n++] = '"';
 	for (size_t i = 0; i < n; i++) {
+		size_t run = plain_run(s + i, n - i);
+		raw(l, (const char *)s + i, run);
+		i += run;
+		if (i == n)
+			break;
 		uint8_t c = s[i];
-		if (c >= 0x20 && c < 0x7f && c != '"' && c != '\\') {
-			l->p[l->n++] = (char)c;
-			continue;
-		}
 		LITERAL(l, "\\u00");
 		l->p[l->n++] = hex[c >> 4];
 		l->p[l->n++] = hex[c & 15];

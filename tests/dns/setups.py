@@ -71,12 +71,15 @@ class Module:
 
 
 class CxDns(Process):
-    def __init__(self, lab, policy, port, upstream, proxy_v2):
+    """more: further options, which count before those that stand here."""
+
+    def __init__(self, lab, policy, port, upstream, proxy_v2, threads=2, more=()):
         self.dir = lab.new("cx-dns")
+        self.port = port
         os.mkdir(self.dir)
         argv = [os.path.join(BUILD, "cx-dns"), "-p", policy, "-l", "127.0.0.1:%d" % port,
-                "-l", "[::1]:%d" % port, "--upstream", "127.0.0.1@%d" % upstream, "-t", "2",
-                "--max-open", "4096", "-r", self.dir, "-a", os.path.join(self.dir, "audit.jsonl")]
+                "-l", "[::1]:%d" % port, "--upstream", "127.0.0.1@%d" % upstream, "-t", str(threads),
+                "--max-open", "4096", "-r", self.dir, "-a", os.path.join(self.dir, "audit.jsonl"), *more]
         super().__init__(lab, argv + (["--proxy-v2"] if proxy_v2 else []), os.path.join(self.dir, "log"))
         wait_for("cx-dns", self.is_up)
 

@@ -271,6 +271,30 @@ static void compares(void **state)
 }
 
 /* Text to name to text is the identity on canonical text. */
+static void compares_with_wire(void **state)
+{
+	static const uint8_t other[] = "\3api\7example\3con", upper[] = "\3Api\7eXample\3COM",
+			     shorter[] = "\3api\7example", moved[] = "\7example\3api\3com",
+			     control[] = "\3api\7exa\015ple\3com";
+	struct name n = name_of("api.example.com"), root = { 0 };
+	assert_true(name_is_wire(&n, upper, sizeof(upper)));
+	assert_false(name_is_wire(&n, upper, sizeof(upper) - 1));
+	assert_false(name_is_wire(&n, other, sizeof(other)));
+	assert_false(name_is_wire(&n, shorter, sizeof(shorter)));
+	assert_false(name_is_wire(&n, moved, sizeof(moved)));
+	/* what folding the case by a bit would take for an m */
+	assert_false(name_is_wire(&n, control, sizeof(control)));
+	assert_false(name_is_wire(&n, upper, 0));
+	assert_true(name_is_wire(&root, (const uint8_t *)"", 1));
+	assert_false(name_is_wire(&root, (const uint8_t *)"\1a", 1));
+	assert_false(name_is_wire(&root, upper, sizeof(upper)));
+	/* an end that is none */
+	uint8_t open[sizeof(upper)];
+	memcpy(open, upper, sizeof(upper));
+	open[sizeof(upper) - 1] = 1;
+	assert_false(name_is_wire(&n, open, sizeof(open)));
+}
+
 static void round_trips(void **state)
 {
 	uint64_t seed = 1;
@@ -323,6 +347,7 @@ int main(void)
 		cmocka_unit_test(wire_literals_are_told),
 		cmocka_unit_test(text_of_the_longest_name_fits),
 		cmocka_unit_test(compares),
+		cmocka_unit_test(compares_with_wire),
 		cmocka_unit_test(round_trips),
 		cmocka_unit_test(errors_have_words),
 	};
