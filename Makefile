@@ -110,6 +110,25 @@ install: all
 	cp -R --no-preserve=ownership conf README.md CHANGELOG.md docs/operating.md docs/security.md \
 		docs/audit.md $(D)/share/doc/cx
 
+# The Unbound that loads the module as a service of its own, beside the distribution's, which it neither
+# replaces nor touches: program, module, unit, user and configuration. Starts nothing.
+.PHONY: cx-unbound install-cx-unbound
+cx-unbound: $(BUILD)/cx_unbound.so
+CX_ETC = $(DESTDIR)/etc/cx/unbound
+install-cx-unbound: cx-unbound
+	install -d $(D)/lib/cx/unbound $(D)/lib/systemd/system $(D)/lib/sysusers.d $(D)/lib/tmpfiles.d $(CX_ETC)/conf.d
+	install -m 755 $(UNBOUND)/sbin/unbound $(UNBOUND)/sbin/unbound-checkconf \
+		$(UNBOUND)/sbin/unbound-control $(D)/lib/cx/unbound
+	install -m 755 $(BUILD)/cx_unbound.so $(D)/lib/cx
+	install -m 644 conf/systemd/cx-unbound.service $(D)/lib/systemd/system
+	install -m 644 conf/systemd/cx-unbound.sysusers.conf $(D)/lib/sysusers.d/cx-unbound.conf
+	install -m 644 conf/systemd/cx-unbound.tmpfiles.conf $(D)/lib/tmpfiles.d/cx-unbound.conf
+	[ -e $(CX_ETC)/unbound.conf ] || install -m 644 conf/unbound/cx-unbound.conf $(CX_ETC)/unbound.conf
+	install -m 644 conf/unbound/cx.conf $(CX_ETC)/cx.conf
+.PHONY: integration-cx-unbound
+integration-cx-unbound: $(BUILD)/cx-policyc $(BUILD)/cx_unbound.so
+	BUILD=$(BUILD) tests/integration/cx-unbound/run.py
+
 # For tests of bindings: it kills itself where CX_FAULT says.
 FAULTY_OBJ := $(patsubst %.c,$(BUILD)/obj/faulty/%.o,shared/tools/binding.c shared/live/bindwrite.c)
 $(BUILD)/obj/faulty/%.o: %.c
@@ -224,7 +243,7 @@ lint: $(BUILD)/cx_unbound.so $(BUILD)/cx-policyc
 	@tests/lint/run.sh $(BUILD)
 
 CHECK_STAGES := deps lint all unit golden policyc-test verdict mutate oracle oracle-mutate determinism fuzz \
-	integration-bind integration-unbound dns dns-mutate integration-spoa integration-haproxy e2e probe microvm workloads asan tsan
+	integration-bind integration-unbound dns dns-mutate integration-cx-unbound integration-spoa integration-haproxy e2e probe microvm workloads asan tsan
 check:
 	@tests/check.sh $(BUILD) $(CHECK_STAGES)
 
@@ -274,11 +293,12 @@ bench-agent: $(BUILD)/bench/spop_load $(BUILD)/bench/constant-spoa $(BUILD)/cx-s
 # B3, B4, B12 alone.
 bench-scale: $(BUILD)/bench/load $(BUILD)/bench/prefix $(BUILD)/cx-policyc
 	@tests/bench/scale.py --build $(BUILD) --unbound $(UNBOUND) --sizes $(BENCH_SIZES)
-bench: $(BUILD)/cxctl $(BUILD)/bench/lookup $(BUILD)/bench/load $(BUILD)/bench/prefix $(BUILD)/cx-policyc $(BUILD)/cx_unbound.so $(BUILD)/plain/cx_unbound.so
+bench: $(BUILD)/cx-dns $(BUILD)/cxctl $(BUILD)/bench/lookup $(BUILD)/bench/load $(BUILD)/bench/prefix $(BUILD)/cx-policyc $(BUILD)/cx_unbound.so $(BUILD)/plain/cx_unbound.so
 	@tests/bench/run.py --build $(BUILD) --sizes $(BENCH_SIZES)
 	@tests/bench/scale.py --build $(BUILD) --unbound $(UNBOUND) --sizes $(BENCH_SIZES)
 	@tests/bench/bind.py --build $(BUILD)
 	@BUILD=$(BUILD) tests/bench/unbound.py
+	@BUILD=$(BUILD) tests/bench/denials.py
 
 # ---- fuzzing -------------------------------------------------------------------------------------
 # libFuzzer programs: `make fuzz` replays the corpus and runs each for FUZZ_TIME seconds.
@@ -360,6 +380,13 @@ dns-mutate: $(BUILD)/cx_unbound.so $(BUILD)/race $(BUILD)/cx-policyc
 	@tests/dns/mutate.py --build $(BUILD) --cc '$(CC) $(CPPFLAGS) $(CFLAGS)' \
 		--link '$(LDFLAGS) -pthread -Wl,-Bsymbolic $(POLICY_LIBS)' \
 		--objects '$(filter %.o,$(MODULE_OBJ))'
+
+# Millions of questions: nothing may grow. Not part of the check.
+QUERIES ?= 5000000
+.PHONY: soak soak-dns
+soak: soak-dns
+soak-dns: $(BUILD)/cx-dns $(BUILD)/cx_unbound.so $(BUILD)/plain/cx_unbound.so $(BUILD)/race $(BUILD)/cx-policyc
+	@BUILD=$(BUILD) tests/soak/resolvers.py --queries $(QUERIES)
 
 UNBOUND_RECIPE := unbound-module/build-unbound.sh unbound-module/honour-reply-callback-veto.patch
 build/unbound/stamp: $(UNBOUND_RECIPE)

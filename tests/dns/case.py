@@ -48,7 +48,7 @@ class Case:
         self.name = os.path.basename(path)[:-5]
         self.title = ""
         self.server, self.env, self.modules = [], {}, None
-        self.proxy = self.bare = False
+        self.proxy = self.bare = self.audit = False
         self.zones, self.rpz, self.turns, self.policies = [], {}, {}, {}
         self.steps, self.races = [], []
         section = None

@@ -65,7 +65,8 @@ class Module:
             server += ["  interface: 127.0.0.1@%d" % proxy, "  proxy-protocol-port: %d" % proxy]
         u = Unbound(lab, self.tree, self.module, policy=policy, stubs=stubs(case, authorities),
                     server="\n".join(server) + "\n", validator=bool(anchors), more=more,
-                    modules=case.modules and "dynlib " + case.modules, env=case.env)
+                    modules=case.modules and "dynlib " + case.modules, env=case.env,
+                    audit="on" if case.audit else "off")
         check(self.mode in read(u.log), "not in %s: %s" % (self.mode, read(u.log)[-1500:]))
         return Started(plain, proxy, [u], u.log, policy)
 
