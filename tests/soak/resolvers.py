@@ -96,7 +96,7 @@ def soak(lab, case, setup, authorities, args):
     for p, (first, fds), (last, fds_last) in zip(started.processes, seen[0], seen[-1]):
         text += "; %s: %d KiB at 20 %%, %d KiB at the end (%+.2f %%), %d and %d descriptors" % (
             os.path.basename(p.p.args[0]), first, last, 100 * (last / first - 1), fds, fds_last)
-        check(last <= first * (1 + WITHIN), "memory grows: " + text)
+        check(last <= first * (1 + WITHIN), "memory grows: " + text + " " + str(seen))
         check(fds_last <= fds, "descriptors grow: " + text)
     return text
 
