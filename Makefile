@@ -145,7 +145,7 @@ integration-bind: $(BUILD)/cxctl $(BUILD)/faulty/cxctl $(BUILD)/cx-policyc
 
 # ---- unit tests ----------------------------------------------------------------------------------
 # tests/unit/test_NAME.c is one program; it takes what it needs of the objects of UNIT_LIB_SRC.
-UNIT_TESTS := bytes name addr audit badpolicy texts slot verdict decide gate pin \
+UNIT_TESTS := bytes name addr audit badpolicy texts slot verdict decide gate wire pin \
 	spop hello hello_openssl authority connect session answer resolve bind overlay stream
 UNIT_LIB_SRC := $(BASE_SRC) $(POLICY_SRC) $(LIVE_SRC) $(DNS_SRC) $(WIRE_SRC) $(HOST_SRC) $(SPOA_LIB_SRC) $(SHIM_LIB_SRC) shared/live/bindwrite.c
 UNIT_LIBS := -lcmocka $(POLICY_LIBS) -pthread
@@ -302,9 +302,9 @@ bench: $(BUILD)/cx-dns $(BUILD)/cxctl $(BUILD)/bench/lookup $(BUILD)/bench/load 
 
 # ---- fuzzing -------------------------------------------------------------------------------------
 # libFuzzer programs: `make fuzz` replays the corpus and runs each for FUZZ_TIME seconds.
-FUZZ_TARGETS := gate policy hello spop url
+FUZZ_TARGETS := gate wire policy hello spop url
 FUZZ_TIME ?= 10
-FUZZ_LIB_SRC := $(BASE_SRC) $(POLICY_SRC) $(LIVE_SRC) $(DNS_SRC) spoa-agent/spop.c spoa-agent/hello.c spoa-agent/url.c \
+FUZZ_LIB_SRC := $(BASE_SRC) $(POLICY_SRC) $(LIVE_SRC) $(DNS_SRC) $(WIRE_SRC) spoa-agent/spop.c spoa-agent/hello.c spoa-agent/url.c \
 	spoa-agent/dns.c spoa-agent/session.c spoa-agent/answer.c
 FUZZ_BIN := $(patsubst %,$(BUILD)/fuzz/fuzz_%,$(FUZZ_TARGETS))
 $(FUZZ_BIN): $(BUILD)/fuzz/%: tests/fuzz/%.c $(FUZZ_LIB_SRC)

@@ -42,7 +42,7 @@ uint64_t wire_name_hash(const uint8_t *wire, size_t n)
 static void read_name(const uint8_t *p, size_t n, struct reader *r, struct writer *w)
 {
 	struct reader at = *r;
-	size_t piece = n - at.left;
+	size_t piece = n - at.left; /* where the piece that is read starts */
 	bool jumped = false;
 	for (uint8_t len; (len = rd_u8(&at)) != 0 && !at.bad && !w->bad;) {
 		if (len <= MAX_LABEL) {
@@ -53,15 +53,15 @@ static void read_name(const uint8_t *p, size_t n, struct reader *r, struct write
 			continue;
 		}
 		size_t to = (size_t)(len & MAX_LABEL) << 8 | rd_u8(&at);
-		if (len < POINTER || at.bad || to >= piece) {
+		if (len < POINTER || at.bad || to < WIRE_HEAD || to >= piece) {
 			r->bad = true;
 			return;
 		}
 		if (!jumped)
 			*r = at;
 		jumped = true;
+		at = rd_init(p + to, piece - to); /* what it leads to ends before it */
 		piece = to;
-		at = rd_init(p + to, n - to);
 	}
 	wr_u8(w, 0);
 	if (!jumped)

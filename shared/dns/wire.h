@@ -3,7 +3,8 @@
  * DNS messages (RFC 1035, 6891) as a resolver in the middle needs them: questions of clients, read
  * strictly, and the records of answers with their names uncompressed. Everything stays where it stands
  * in the message; nothing is allocated, copied or changed but into the caller's buffers. A name's
- * pointers must each lead before the piece in which they stand, so that every walk ends.
+ * pointers must each lead to a piece that lies wholly before the one in which they stand, behind the
+ * header: every walk ends, and no name depends on what stands behind it.
  *
  * Pure; any thread. Offsets count octets from the start of the message.
  */
