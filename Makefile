@@ -253,8 +253,8 @@ ASAN_MAKE = $(MAKE) --no-print-directory BUILD=build/asan HARDEN= OPT='-O1 -g -f
 	SAN='-fsanitize=address,undefined -fno-sanitize-recover=all' UNBOUND=build/unbound-asan
 TSAN_MAKE = $(MAKE) --no-print-directory BUILD=build/tsan HARDEN= OPT='-O1 -g -fno-omit-frame-pointer' \
 	SAN='-fsanitize=thread' UNBOUND=build/unbound-tsan
-ASAN_TARGETS := unit golden verdict-function integration-spoa integration-unbound-sanitized
-TSAN_TARGETS := unit integration-spoa integration-unbound-sanitized
+ASAN_TARGETS := unit golden verdict-function integration-spoa integration-dns-sanitized integration-unbound-sanitized
+TSAN_TARGETS := unit integration-spoa integration-dns-sanitized integration-unbound-sanitized
 
 .PHONY: asan tsan
 asan:
@@ -333,6 +333,14 @@ fuzz-replay: $(FUZZ_BIN) $(BUILD)/unit/policy-a.bin $(BUILD)/unit/policy-b.bin $
 .PHONY: integration-spoa
 integration-spoa: $(BUILD)/cx-spoa $(BUILD)/cx-policyc
 	BUILD=$(BUILD) tests/integration/spoa/run.py
+
+# ---- cx-dns --------------------------------------------------------------------------------------
+# Before the distribution's Unbound, and before upstreams that lie.
+.PHONY: integration-dns integration-dns-sanitized
+integration-dns: $(BUILD)/cx-dns $(BUILD)/cx-spoa $(BUILD)/cx-policyc $(BUILD)/race
+	BUILD=$(BUILD) tests/integration/dns/run.py
+integration-dns-sanitized: $(BUILD)/cx-dns $(BUILD)/cx-spoa $(BUILD)/cx-policyc $(BUILD)/race
+	BUILD=$(BUILD) tests/integration/dns/run.py --sanitized
 
 # ---- Unbound and its module ------------------------------------------------------------------------
 # A module is made for one Unbound: its headers, and its build id compiled in.

@@ -365,13 +365,14 @@ static void on_tick(struct ev_loop *loop, ev_timer *w, int events)
 	struct query *next;
 	for (struct query *q = d->first; q && now - q->since >= retry_s; q = next) {
 		bool late = now - q->since >= deadline_s;
+		bool refused = q->retried && upstream_refused(u);
 		next = q->next;
-		if (late && upstream_last(u) < q->since)
+		if (refused || (late && upstream_last(u) < q->since))
 			upstream_is(d, true);
-		if (!q->retried && !late)
-			upstream_again(u, &q->x);
-		else if (late || upstream_refused(u))
+		if (late || refused)
 			fail_query(q);
+		else if (!q->retried)
+			upstream_again(u, &q->x);
 		q->retried = true;
 	}
 }
