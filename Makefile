@@ -243,7 +243,7 @@ lint: $(BUILD)/cx_unbound.so $(BUILD)/cx-policyc
 	@tests/lint/run.sh $(BUILD)
 
 CHECK_STAGES := deps lint all unit golden policyc-test verdict mutate oracle oracle-mutate determinism fuzz \
-	integration-bind integration-unbound dns dns-mutate integration-cx-unbound integration-spoa integration-haproxy e2e probe microvm workloads asan tsan
+	integration-bind integration-unbound integration-dns dns dns-mutate integration-cx-unbound integration-spoa integration-haproxy e2e probe microvm workloads asan tsan
 check:
 	@tests/check.sh $(BUILD) $(CHECK_STAGES)
 
