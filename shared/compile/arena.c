@@ -9,8 +9,12 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* Pieces from MAP_SIZE on are mapped: they grow in place, and come zeroed without being touched. */
-enum { BLOCK_SIZE = 256 << 10, MAP_SIZE = 1 << 20 };
+/*
+ * Pieces from MAP_SIZE on are mapped: they grow in place, and come zeroed without being touched. An
+ * arena that has got large is given large blocks; these are asked for in huge pages, since millions of
+ * small ones cost more than what is done with them.
+ */
+enum { BLOCK_SIZE = 256 << 10, LARGE_BLOCK = 4 << 20, MAP_SIZE = 1 << 20, HUGE_SIZE = 4 << 20 };
 
 struct arena_block {
 	struct arena_block *next, *prev;
@@ -58,6 +62,8 @@ static struct arena_block *block_new(struct arena *a, size_t size)
 		    : calloc(1, all);
 	if (!b || b == MAP_FAILED)
 		no_memory();
+	if (all >= HUGE_SIZE)
+		(void)madvise(b, all, MADV_HUGEPAGE); /* or as it comes */
 	b->mapped = map ? all : 0;
 	b->next = a->blocks;
 	if (b->next)
@@ -93,8 +99,9 @@ void *arena_get(struct arena *a, size_t size)
 	if (size > BLOCK_SIZE / 4)
 		return block_new(a, size)->bytes;
 	if (size > a->left) {
-		a->at = block_new(a, BLOCK_SIZE)->bytes;
-		a->left = BLOCK_SIZE;
+		a->left = a->total < LARGE_BLOCK ? BLOCK_SIZE : LARGE_BLOCK;
+		a->at = block_new(a, a->left)->bytes;
+		a->total += a->left;
 	}
 	void *p = a->at;
 	a->at += size;

@@ -20,6 +20,7 @@ struct arena {
 	struct arena_block *blocks;
 	uint8_t *at;
 	size_t left;
+	size_t total; /* of the blocks that small pieces come from */
 };
 
 void arena_init(struct arena *a);

@@ -17,6 +17,7 @@ struct layout {
 	uint32_t *first_rule; /* entry -> first rule; a list may have two: exact, then below */
 	const struct terms *last_terms;
 	struct fmt_rule_info last_info;
+	uint32_t *pattern; /* entry -> its pattern in info_strings */
 };
 
 /* ---- order ---- */
@@ -169,8 +170,36 @@ static struct fmt_rule_info make_info(struct layout *o, const struct entry *e)
 	info.line = e->pos.line;
 	info.col = e->pos.col;
 	info.order = e->order;
-	info.pattern = pool_text(s, e->pattern);
+	info.pattern = o->pattern[e->order];
 	return info;
+}
+
+/* Patterns that were put in lately, by hash: most that are equal stand near each other. */
+enum { RECENT = 1 << 14 };
+
+struct recent {
+	uint32_t hash, at;
+};
+
+/*
+ * In the order of the policy, which is that of memory. A million patterns are mostly all different, and
+ * a table of all of them would cost more than what it saves.
+ */
+static void layout_patterns(struct layout *o)
+{
+	const struct model *m = o->m;
+	struct pool *s = &o->t->info_strings;
+	struct recent *recent = arena_array(&o->t->scratch, RECENT, sizeof(*recent));
+	o->pattern = arena_array(&o->t->arena, m->n_entries + (size_t)1, sizeof(*o->pattern));
+	for (uint32_t i = 0; i < m->n_entries; i++) {
+		const char *text = m->entries[i].pattern;
+		size_t n = strlen(text) + 1;
+		uint32_t hash = (uint32_t)pool_hash(text, n) | 1;
+		struct recent *r = &recent[hash / 2 % RECENT];
+		if (r->hash != hash || strcmp((const char *)s->bytes + r->at, text) != 0)
+			*r = (struct recent){ hash, (uint32_t)pool_append(s, text, n) };
+		o->pattern[i] = r->at;
+	}
 }
 
 /* The kinds of rules that an entry makes, as RULE_* flags. */
@@ -227,6 +256,72 @@ static int by_meaning(const void *a, const void *b, void *entries)
 	return x->entry < y->entry ? -1 : x->entry > y->entry;
 }
 
+/* How many leading bits of an id sort first; the few that share them are compared. */
+enum { ID_BUCKETS = 1 << 16, FEW_RULES = 1 << 12 };
+
+static uint32_t layer_key(const struct draft *d)
+{
+	return d->layer;
+}
+
+static uint32_t id_key(const struct draft *d)
+{
+	return (uint32_t)d->id[0] << 8 | d->id[1];
+}
+
+/* from[0..n) to to[], by key below `keys`, those of one key in the order they had. */
+static void count_sort(const struct draft *from, struct draft *to, size_t n, uint32_t *start,
+		       size_t keys, uint32_t (*key)(const struct draft *d))
+{
+	memset(start, 0, (keys + 1) * sizeof(*start));
+	for (size_t i = 0; i < n; i++)
+		start[key(&from[i]) + 1]++;
+	for (size_t k = 0; k < keys; k++)
+		start[k + 1] += start[k];
+	for (size_t i = 0; i < n; i++)
+		to[start[key(&from[i])]++] = from[i];
+}
+
+/* The rules of one layer from d[0..n) to to[0..n): many by the first bits of their ids, then these few. */
+static void sort_layer(struct layout *o, const struct draft *d, struct draft *to, size_t n,
+		       uint32_t *start)
+{
+	void *entries = (void *)o->m->entries;
+	if (n < FEW_RULES) {
+		memcpy(to, d, n * sizeof(*d));
+		qsort_r(to, n, sizeof(*d), by_meaning, entries);
+		return;
+	}
+	count_sort(d, to, n, start, ID_BUCKETS, id_key);
+	for (size_t at = 0, end; at < n; at = end) {
+		for (end = at + 1; end < n && id_key(&to[end]) == id_key(&to[at]); end++)
+			;
+		if (end - at > 1)
+			qsort_r(to + at, end - at, sizeof(*d), by_meaning, entries);
+	}
+}
+
+/* d[0..n), with a spare of the same size, by layer and then by what they say; returns where they are. */
+static struct draft *sort_rules(struct layout *o, struct draft *d, struct draft *spare, size_t n)
+{
+	size_t keys = o->m->n_layers > ID_BUCKETS ? o->m->n_layers : ID_BUCKETS;
+	uint32_t *start = arena_array(&o->t->scratch, keys + 1, sizeof(*start));
+	bool one = true;
+	for (size_t i = 1; i < n && one; i++)
+		one = d[i].layer == d[0].layer;
+	if (one) {
+		sort_layer(o, d, spare, n, start);
+		return spare;
+	}
+	count_sort(d, spare, n, start, o->m->n_layers, layer_key);
+	for (size_t at = 0, end; at < n; at = end) {
+		for (end = at + 1; end < n && spare[end].layer == spare[at].layer; end++)
+			;
+		sort_layer(o, spare + at, d + at, end - at, start);
+	}
+	return d;
+}
+
 /* All rules, sorted; a list may make two. */
 static struct draft *draft_rules(struct layout *o, size_t *n_rules)
 {
@@ -235,7 +330,8 @@ static struct draft *draft_rules(struct layout *o, size_t *n_rules)
 	size_t lists = 0, n = 0;
 	for (uint32_t i = 0; i < m->n_entries; i++)
 		lists += m->entries[i].kind == ENTRY_LIST;
-	struct draft *d = arena_array(&o->t->arena, m->n_entries + lists + 1, sizeof(*d));
+	struct draft *d = arena_array(&o->t->scratch, m->n_entries + lists + 1, sizeof(*d));
+	struct draft *spare = arena_array(&o->t->scratch, m->n_entries + lists + 1, sizeof(*d));
 	for (uint32_t i = 0; i < m->n_entries; i++) {
 		const struct entry *e = &m->entries[i];
 		unsigned made = entry_kinds(e);
@@ -248,10 +344,11 @@ static struct draft *draft_rules(struct layout *o, size_t *n_rules)
 			memcpy(d[n++].id, e->id, sizeof(e->id));
 		}
 	}
-	qsort_r(d, n, sizeof(*d), by_meaning, (void *)m->entries);
 	*n_rules = n;
-	return d;
+	return sort_rules(o, d, spare, n);
 }
+
+enum { AHEAD = 8 };
 
 static void layout_rules(struct layout *o)
 {
@@ -267,6 +364,8 @@ static void layout_rules(struct layout *o)
 	for (size_t i = 0; i < n; i++) {
 		const struct entry *e = &m->entries[d[i].entry];
 		unsigned kind = d[i].kind;
+		if (i + AHEAD < n) /* entries are anywhere in memory, in this order */
+			__builtin_prefetch(&m->entries[d[i + AHEAD].entry]);
 		t->rules[i] = make_rule(o, e, kind);
 		t->rule_info[i] = make_info(o, e);
 		if (e->kind == ENTRY_LIST)
@@ -588,6 +687,7 @@ int layout_and_write(const struct model *m, uint64_t required, uint8_t **bytes, 
 	pool_text(&t.info_strings, "");
 	pool_text(&t.term_strings, "");
 	layout_layers(&o);
+	layout_patterns(&o);
 	layout_rules(&o);
 	layout_layer_ports(&o);
 	layout_profiles(&o);

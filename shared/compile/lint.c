@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "shared/policy/hash.h"
+
 /* ---- findings ----------------------------------------------------------------------------------- */
 
 static const struct {
@@ -101,13 +103,10 @@ static struct subject subject_of(const struct entry *e)
 	return s;
 }
 
+/* In words: what a subject points to has readable octets behind it. */
 static uint64_t hash_of(const struct subject *s)
 {
-	uint64_t h = 0xcbf29ce484222325u ^ ((uint64_t)s->layer << 8 | s->kind);
-	const uint8_t *p = s->bytes;
-	for (size_t i = 0; i < s->n; i++)
-		h = (h ^ p[i]) * 0x100000001b3u;
-	return h ^ h >> 29;
+	return hash_label((uint64_t)s->layer << 8 | s->kind, s->bytes, s->n);
 }
 
 static bool same_subject(const struct subject *x, const struct subject *y)

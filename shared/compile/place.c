@@ -12,7 +12,8 @@
 enum {
 	NAMES_PER_LINE = 14, /* of 19 slots: the rest is room for uneven lines */
 	GATE_BITS = 10,      /* per suffix of two labels */
-	MAX_SEEDS = 64
+	MAX_SEEDS = 64,
+	AHEAD = 8 /* names to fetch before their turn */
 };
 
 /* A name with all its rules: [at .. at + n) of the sorted placed[]. */
@@ -212,7 +213,13 @@ static bool assign(struct tables *t, const struct record *r, size_t n, uint32_t 
 struct filler {
 	uint32_t *pairs;
 	size_t cap;
-	uint32_t *single; /* by rule: the set plus one, 0: none yet */
+	struct brief *brief; /* by rule */
+};
+
+/* Of each rule what a million names ask for: small, since they ask in no order. */
+struct brief {
+	uint32_t single; /* the set of this rule alone, plus one; 0: none yet */
+	uint32_t layer, kinds;
 };
 
 static uint32_t kinds_of(const struct fmt_rule *r)
@@ -223,10 +230,11 @@ static uint32_t kinds_of(const struct fmt_rule *r)
 /* Most names have one rule, and most rules one name or a list of them. */
 static uint32_t single_set(struct tables *t, struct filler *f, uint32_t rule)
 {
-	const uint32_t set[] = { 1, t->rules[rule].layer, rule };
-	if (!f->single[rule])
-		f->single[rule] = (uint32_t)(pool_append(&t->sets, set, sizeof(set)) / 4) + 1;
-	return f->single[rule] - 1;
+	struct brief *b = &f->brief[rule];
+	const uint32_t set[] = { 1, b->layer, rule };
+	if (!b->single)
+		b->single = (uint32_t)(pool_append(&t->sets, set, sizeof(set)) / 4) + 1;
+	return b->single - 1;
 }
 
 /* The rule set of a record, and which kinds it holds. */
@@ -235,7 +243,7 @@ static uint32_t record_value(struct tables *t, const struct record *r, struct fi
 	uint32_t n = 0, flags = 0;
 	if (r->n == 1) {
 		uint32_t rule = t->placed[r->at].rule;
-		return single_set(t, f, rule) | kinds_of(&t->rules[rule]);
+		return single_set(t, f, rule) | f->brief[rule].kinds;
 	}
 	if (2 * (size_t)r->n > f->cap) {
 		f->cap = 4 * (size_t)r->n;
@@ -245,8 +253,8 @@ static uint32_t record_value(struct tables *t, const struct record *r, struct fi
 		uint32_t rule = t->placed[r->at + i].rule;
 		if (n && f->pairs[2 * n - 1] == rule)
 			continue; /* a list that names it twice */
-		flags |= kinds_of(&t->rules[rule]);
-		f->pairs[2 * n] = t->rules[rule].layer;
+		flags |= f->brief[rule].kinds;
+		f->pairs[2 * n] = f->brief[rule].layer;
 		f->pairs[2 * n + 1] = rule;
 		n++;
 	}
@@ -275,6 +283,10 @@ static void fill_line(struct tables *t, struct fmt_line *l, const struct record 
 	for (unsigned i = 0; i < l->count; i++) {
 		const struct record *rec = &r[slots[i] - 1];
 		const struct placed *p = &t->placed[rec->at];
+		if (rec->at + AHEAD < t->n_placed) { /* the next ones: their names are anywhere */
+			__builtin_prefetch(p[AHEAD].wire);
+			__builtin_prefetch(&f->brief[p[AHEAD].rule]);
+		}
 		uint32_t value = record_value(t, rec, f);
 		l->tag[i] = hash_tag(p->hash);
 		l->len[i] = p->len;
@@ -295,7 +307,9 @@ static int fill(struct tables *t, const struct record *r, size_t n, const uint32
 		return -1;
 	t->blob = arena_get(&t->arena, size);
 	t->name_info = arena_array(&t->arena, t->n_placed, sizeof(*t->name_info));
-	f.single = arena_array(&t->scratch, t->n_rules, sizeof(*f.single));
+	f.brief = arena_array(&t->scratch, t->n_rules, sizeof(*f.brief));
+	for (size_t i = 0; i < t->n_rules; i++)
+		f.brief[i] = (struct brief){ 0, t->rules[i].layer, kinds_of(&t->rules[i]) };
 	for (size_t i = 0; i < t->n_lines; i++)
 		fill_line(t, &t->lines[i], r, slots + i * FMT_LINE_SLOTS, &f);
 	return t->sets.len / 4 > FMT_SET_MASK ? -1 : 0;

@@ -35,8 +35,9 @@ void pool_fini(struct pool *p)
 	*p = (struct pool){ 0 };
 }
 
-static uint64_t hash_piece(const uint8_t *s, size_t n)
+uint64_t pool_hash(const void *piece, size_t n)
 {
+	const uint8_t *s = piece;
 	uint64_t h = n * 0x9e3779b97f4a7c15ull, w;
 	for (; n >= 8; n -= 8, s += 8) {
 		memcpy(&w, s, 8);
@@ -91,7 +92,7 @@ size_t pool_append(struct pool *p, const void *piece, size_t n)
 
 size_t pool_put(struct pool *p, const void *piece, size_t n)
 {
-	uint64_t h = hash_piece(piece, n);
+	uint64_t h = pool_hash(piece, n);
 	size_t k = h & (p->n_slots - 1);
 	for (; p->slots[k].n_plus_1; k = (k + 1) & (p->n_slots - 1)) {
 		const struct pool_slot *s = &p->slots[k];

@@ -24,6 +24,9 @@ struct pool {
 void pool_init(struct pool *p);
 void pool_fini(struct pool *p);
 
+/* A hash of octets, the same on every machine. */
+uint64_t pool_hash(const void *piece, size_t n);
+
 /* Where the piece stands: an offset in octets. n may be 0. */
 size_t pool_put(struct pool *p, const void *piece, size_t n);
 

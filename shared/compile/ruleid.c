@@ -23,7 +23,7 @@
 struct text {
 	char *p;
 	size_t n, cap;
-	bool bad;
+	bool bad, borrowed; /* p is the caller's; it is copied before it grows */
 };
 
 static void put(struct text *t, const char *s, size_t n)
@@ -32,11 +32,14 @@ static void put(struct text *t, const char *s, size_t n)
 		return;
 	if (t->cap - t->n < n) {
 		size_t cap = (t->cap + n) * 2;
-		char *p = realloc(t->p, cap);
+		char *p = realloc(t->borrowed ? NULL : t->p, cap);
 		if (!p) {
 			t->bad = true;
 			return;
 		}
+		if (t->borrowed)
+			memcpy(p, t->p, t->n);
+		t->borrowed = false;
 		t->p = p;
 		t->cap = cap;
 	}
@@ -49,11 +52,19 @@ static void puts_(struct text *t, const char *s)
 	put(t, s, strlen(s));
 }
 
+/* A canonical name needs no escapes: the labels, with dots for their lengths. */
+static void put_name(struct text *t, const uint8_t *wire, size_t n)
+{
+	for (size_t at = 0; at < n; at += wire[at] + 1u) {
+		if (at)
+			put(t, ".", 1);
+		put(t, (const char *)wire + at + 1, wire[at]);
+	}
+}
+
 static void put_pattern(struct text *t, const struct entry *e)
 {
-	char buf[NAME_TEXT_SIZE];
-	struct name n;
-	uint8_t wire[NAME_MAX_WIRE + 2] = { 0 };
+	char buf[PREFIX_TEXT_SIZE];
 	switch (e->kind) {
 	case ENTRY_CIDR:
 		prefix_to_text(e->prefix, buf);
@@ -63,9 +74,7 @@ static void put_pattern(struct text *t, const struct entry *e)
 		puts_(t, e->pattern);
 		return;
 	default:
-		memcpy(wire, e->wire, e->wire_len);
-		if (name_from_wire(&n, wire, e->wire_len + 1u, NULL) == NAME_OK)
-			put(t, buf, name_to_text(&n, buf));
+		put_name(t, e->wire, e->wire_len);
 	}
 }
 
@@ -156,7 +165,8 @@ static bool hash_text(const struct text *t, uint8_t hash[32])
 void rule_id(const struct model *m, const struct entry *e, uint8_t id[RULE_ID_SIZE])
 {
 	static const char *const kinds[] = { "exact", "below", "cidr", "list" };
-	struct text t = { 0 };
+	char room[1024];
+	struct text t = { .p = room, .cap = sizeof(room), .borrowed = true };
 	puts_(&t, "cx-rule-1\nprofile ");
 	puts_(&t, m->layers[e->layer].name);
 	puts_(&t, e->deny ? "\nkind deny-" : "\nkind ");
@@ -175,6 +185,7 @@ void rule_id(const struct model *m, const struct entry *e, uint8_t id[RULE_ID_SI
 		fputs("cx-policyc: out of memory\n", stderr);
 		exit(3);
 	}
-	free(t.p);
+	if (!t.borrowed)
+		free(t.p);
 	memcpy(id, hash, RULE_ID_SIZE);
 }

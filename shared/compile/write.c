@@ -3,6 +3,7 @@
 #include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "shared/compile/layout.h"
 
@@ -101,6 +102,19 @@ static bool meaning_digest(const uint8_t *base, const struct fmt_section *s, uns
 	return ok;
 }
 
+/* Not zeroed. A large file in huge pages, if there are any. */
+static uint8_t *room_for(size_t size)
+{
+	enum { HUGE_PAGE = 2 << 20 };
+	void *b = NULL;
+	if (size < 2 * HUGE_PAGE)
+		return malloc(size);
+	if (posix_memalign(&b, HUGE_PAGE, size) != 0)
+		return NULL;
+	(void)madvise(b, size, MADV_HUGEPAGE);
+	return b;
+}
+
 int tables_write(const struct tables *t, uint64_t required, uint8_t **bytes, size_t *len)
 {
 	struct piece v[MAX_PIECES];
@@ -110,9 +124,10 @@ int tables_write(const struct tables *t, uint64_t required, uint8_t **bytes, siz
 	for (unsigned i = 0; i < n; i++)
 		size = align_up(size, alignment(v[i].id)) + v[i].size;
 	size = align_up(size, 8);
-	uint8_t *b = calloc(1, size);
+	uint8_t *b = room_for(size);
 	if (!b)
 		return -1;
+	memset(b, 0, first);
 	struct fmt_header *h = (void *)b;
 	s = (void *)(b + sizeof(*h));
 	for (unsigned i = 0; i < n; i++) {
@@ -122,10 +137,12 @@ int tables_write(const struct tables *t, uint64_t required, uint8_t **bytes, siz
 					     .off = at,
 					     .size = v[i].size,
 					     .count = (uint32_t)(v[i].size / v[i].record) };
+		memset(b + first, 0, at - first);
 		if (v[i].size)
 			memcpy(b + at, v[i].data, v[i].size);
 		first = at + v[i].size;
 	}
+	memset(b + first, 0, size - first);
 	memcpy(h->magic, FMT_MAGIC, sizeof(h->magic));
 	h->version = FMT_VERSION;
 	h->endian = FMT_ENDIAN;
