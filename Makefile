@@ -243,7 +243,7 @@ lint: $(BUILD)/cx_unbound.so $(BUILD)/cx-policyc
 	@tests/lint/run.sh $(BUILD)
 
 CHECK_STAGES := deps lint all unit golden policyc-test verdict mutate oracle oracle-mutate determinism fuzz \
-	integration-bind integration-unbound integration-dns dns dns-mutate integration-cx-unbound integration-spoa integration-haproxy e2e probe microvm workloads asan tsan
+	integration-bind integration-unbound integration-dns dns dns-mutate integration-cx-unbound integration-spoa integration-haproxy e2e e2e-forced probe microvm workloads asan tsan
 check:
 	@tests/check.sh $(BUILD) $(CHECK_STAGES)
 
@@ -408,7 +408,7 @@ build/unbound-tsan/stamp: $(UNBOUND_RECIPE)
 
 # ---- the gateway as a whole ------------------------------------------------------------------------
 # The demo: everything started on the embedded default policy, and what a guest gets from it.
-.PHONY: demo e2e probe microvm workloads integration-haproxy
+.PHONY: demo e2e e2e-forced probe microvm workloads integration-haproxy
 demo:
 	@mkdir -p $(BUILD)
 	@echo "Installing and building what is missing; the log is $(BUILD)/demo.log"
@@ -426,6 +426,17 @@ microvm: all
 # Package managers, git, clients, a websocket, a gigabyte, 200 requests at once; and how they fail when refused.
 workloads: all
 	@tests/e2e/workloads
+# A module and an agent that allow everything: each section of e2e must notice.
+FORCED := $(BUILD)/forced/cx_unbound.so $(BUILD)/forced/cx-spoa
+$(BUILD)/forced/cx_unbound.so: $(BUILD)/obj/cx_unbound-$(UNBOUND_KIND)-module.o $(call obj,$(MODULE_SRC)) $(DNS_OBJ) \
+		$(LIVE_OBJ) $(CORE_OBJ) $(call obj,tests/e2e/forced.c)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -shared -pthread -Wl,-Bsymbolic -Wl,-z,nodelete -Wl,--wrap=verdict -o $@ $^ $(POLICY_LIBS)
+$(BUILD)/forced/cx-spoa: $(call obj,$(SPOA_SRC)) $(LIVE_OBJ) $(CORE_OBJ) $(call obj,tests/e2e/forced.c)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -pthread -Wl,--wrap=verdict -o $@ $^ $(POLICY_LIBS) -lev
+e2e-forced: all $(FORCED)
+	@tests/e2e/forced
 # HAProxy of Debian 12, and of later releases in roots under build/roots/.
 integration-haproxy: all
 	@rc=0; for t in run explicit; do tests/integration/haproxy/$$t || rc=1; done; exit $$rc

@@ -35,6 +35,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
 BUILD = ROOT / "build"
 HERE = pathlib.Path(__file__).resolve().parent
+# For suites that must fail: another module, another agent, and less patience.
+MODULE = pathlib.Path(os.environ.get("CX_LAB_MODULE", BUILD / "cx_unbound.so"))
+AGENT = pathlib.Path(os.environ.get("CX_LAB_AGENT", BUILD / "cx-spoa"))
+PATIENCE_S = float(os.environ.get("CX_LAB_PATIENCE", 45))
 
 GUESTS = {
     "guest": {"link": "cxtap0", "v4": "10.200.0.2", "v6": "fd00:200::2",
@@ -74,7 +78,7 @@ class Cases:
         return 1 if self.failed or not self.passed else 0
 
 
-def wait_for(what, condition, timeout=45.0):
+def wait_for(what, condition, timeout=PATIENCE_S):
     """The condition's first true value. A test waits for conditions, never for a time."""
     end = time.monotonic() + timeout
     while True:
@@ -129,8 +133,9 @@ class Lab:
 
     unbound_more = "" # further configuration of Unbound
 
-    def __init__(self, hosts=(), capture="tproxy", guarded=True, keep=False):
+    def __init__(self, hosts=(), capture="tproxy", guarded=True, keep=False, dns="unbound"):
         self.capture = capture
+        self.dns = dns # who judges names: our Unbound with the module, or "cx-dns" before Debian's
         self.guarded = guarded # False: a plain router, the control that must leak
         self.keep = keep
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="cx-lab-"))
@@ -139,7 +144,7 @@ class Lab:
         self.tag = f"cx{os.getpid()}"
         self.names = []
         self.processes = []
-        self.agent = None
+        self.agent = self.resolver = self.haproxy = None
         # In a plain chroot files cannot be shown to one command alone; what needs that has another way.
         self.mounts = permitted("unshare", "-m", "true")
         self.addresses = {UNLISTED: UNLISTED_ADDR}
@@ -341,10 +346,16 @@ class Lab:
     def start_unbound(self, resolver="127.0.0.1@5335"):
         """Our Unbound with the shipped cx.conf; only paths and addresses are the laboratory's."""
         cx = (CONF / "unbound/cx.conf").read_text()
-        cx = cx.replace("/usr/lib/cx/cx_unbound.so", str(BUILD / "cx_unbound.so"))
+        cx = cx.replace("/usr/lib/cx/cx_unbound.so", str(MODULE))
         (self.dir / "cx.conf").write_text(cx)
-        listen = "".join(f"    interface: {a}\n" for a in self.dns_addresses() + [resolver])
-        (self.dir / "unbound.conf").write_text(f"""include: "{self.dir}/cx.conf"
+        process = self.unbound(BUILD / "unbound/sbin/unbound", "unbound", self.dns_addresses() + [resolver],
+                               f'include: "{self.dir}/cx.conf"')
+        self.wait_dns(process, "unbound", resolver)
+        return process
+
+    def unbound(self, program, name, addresses, first=""):
+        listen = "".join(f"    interface: {a}\n" for a in addresses)
+        (self.dir / f"{name}.conf").write_text(f"""{first}
 server:
     username: ""
     chroot: ""
@@ -359,17 +370,28 @@ server:
 {listen}remote-control:
     control-enable: no
 {self.unbound_more}""")
-        process = self.start(
-            "unbound", "gateway", [BUILD / "unbound/sbin/unbound", "-d", "-c", self.dir / "unbound.conf"],
+        return self.start(
+            name, "gateway", [program, "-d", "-c", self.dir / f"{name}.conf"],
             env={"CX_POLICY": str(self.dir / "policy.bin"), "CX_AUDIT": str(self.dir / "audit.dns"),
                  "CX_RUNTIME_DIR": str(self.dir / "cx")})
-        ask = ["dig", "+time=1", "+tries=1", "@" + resolver.replace("@", " -p ").split()[0], "-p",
-               resolver.split("@")[1], ".", "NS"]
-        wait_for("Unbound", lambda: process.poll() is not None or
+
+    def start_cx_dns(self, resolver="127.0.0.1@5335", behind="127.0.0.1@5336"):
+        """cx-dns before Debian's own Unbound, which has nothing of ours."""
+        self.stock = self.unbound("/usr/sbin/unbound", "stock", [behind], 'server:\n    module-config: "iterator"')
+        self.wait_dns(self.stock, "stock", behind)
+        listen = [f"[{a}]:53" if ":" in a else f"{a}:53" for a in self.dns_addresses()] + [resolver.replace("@", ":")]
+        process = self.start("cx-dns", "gateway", [
+            BUILD / "cx-dns", "-p", self.dir / "policy.bin", "-r", self.dir / "cx", "-a", self.dir / "audit.dns",
+            "--upstream", behind, *(word for a in listen for word in ("-l", a))])
+        self.wait_dns(process, "cx-dns", resolver)
+        return process
+
+    def wait_dns(self, process, name, address):
+        ask = ["dig", "+time=1", "+tries=1", "@" + address.split("@")[0], "-p", address.split("@")[1], ".", "NS"]
+        wait_for(name, lambda: process.poll() is not None or
                  "status:" in self.run("gateway", ask, check=False).stdout)
         if process.poll() is not None:
-            raise Failure("Unbound did not start: " + self.log("unbound"))
-        return process
+            raise Failure(f"{name} did not start: " + self.log(name))
 
     @staticmethod
     def dns_addresses():
@@ -385,7 +407,7 @@ server:
         shutil.chown(streams, "nobody", "nogroup")
         sock = self.dir / "cx/spoa.sock"
         process = self.start("agent", "gateway", [
-            BUILD / "cx-spoa", "-p", self.dir / "policy.bin", "-l", f"unix:{sock}", "-r", self.dir / "cx",
+            AGENT, "-p", self.dir / "policy.bin", "-l", f"unix:{sock}", "-r", self.dir / "cx",
             "-a", audit, "--resolver", resolver, "-u", "nobody"])
         wait_for("the agent", lambda: sock.exists() or process.poll() is not None)
         if process.poll() is not None:
@@ -395,9 +417,9 @@ server:
     def start_gateway(self, policy):
         """Everything, on one compiled policy."""
         self.compile_policy(policy)
-        self.start_unbound()
+        self.resolver = self.start_unbound() if self.dns == "unbound" else self.start_cx_dns()
         self.agent = self.start_agent()
-        self.start_haproxy(config=self.haproxy_config())
+        self.haproxy = self.start_haproxy(config=self.haproxy_config())
         wait_for("HAProxy to see the agent", lambda: self.agent_state().startswith("UP"))
 
     def audit(self, which):
