@@ -6,6 +6,8 @@
  */
 #include "shared/compile/layout.h"
 
+#include <assert.h>
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -115,6 +117,23 @@ static uint32_t put_http(struct tables *t, const struct terms *e)
 	return (uint32_t)pool_put(&t->http, bytes, size);
 }
 
+static uint32_t put_limits(struct tables *t, const struct limits *l)
+{
+	const struct limit *from[] = {
+#define X(field, key, octets, dflt) &l->field,
+		LIMITS(X)
+#undef X
+	};
+	struct fmt_limits f = { 0 };
+	static_assert(sizeof(from) / sizeof(from[0]) == FMT_LIMIT_KINDS, "the kinds of policy.h");
+	for (unsigned k = 0; k < FMT_LIMIT_KINDS; k++)
+		if (from[k]->set)
+			f.kind[k] = (struct fmt_rate){ .amount = from[k]->amount,
+						       .burst = from[k]->burst,
+						       .period_s = from[k]->period_s };
+	return (uint32_t)(pool_put(&t->limits, &f, sizeof(f)) / sizeof(f));
+}
+
 static uint16_t rule_flags(const struct entry *e, unsigned kind)
 {
 	unsigned f = kind;
@@ -122,6 +141,7 @@ static uint16_t rule_flags(const struct entry *e, unsigned kind)
 	f |= e->preset ? RULE_PRESET : 0;
 	f |= e->terms->private_ok ? RULE_PRIVATE : 0;
 	f |= e->terms->unseen ? RULE_UNSEEN : 0;
+	f |= e->terms->limits ? RULE_LIMITED : 0;
 	return (uint16_t)f;
 }
 
@@ -232,6 +252,27 @@ struct draft {
 	uint8_t kind; /* RULE_EXACT, RULE_BELOW or RULE_CIDR */
 };
 
+static int by_limit(const struct limit *a, const struct limit *b)
+{
+	if (a->amount != b->amount)
+		return a->amount < b->amount ? -1 : 1;
+	if (a->burst != b->burst)
+		return a->burst < b->burst ? -1 : 1;
+	return (a->period_s > b->period_s) - (a->period_s < b->period_s);
+}
+
+/* Of two rules of which both have limits, or none. */
+static int by_limits(const struct limits *a, const struct limits *b)
+{
+	int c = 0;
+	if (!a || !b || a == b)
+		return 0;
+#define X(field, key, octets, dflt) c = c ? c : by_limit(&a->field, &b->field);
+	LIMITS(X)
+#undef X
+	return c;
+}
+
 /*
  * By what the rule says: the id covers pattern, ports, protocols and http rules, the rest is compared
  * here. Rules that mean the same are ordered by place, which makes no difference to the meaning.
@@ -253,6 +294,9 @@ static int by_meaning(const void *a, const void *b, void *entries)
 		return e->terms->upgrades < f->terms->upgrades ? -1 : 1;
 	if (e->terms->expires != f->terms->expires)
 		return e->terms->expires < f->terms->expires ? -1 : 1;
+	c = by_limits(e->terms->limits, f->terms->limits);
+	if (c)
+		return c;
 	return x->entry < y->entry ? -1 : x->entry > y->entry;
 }
 
@@ -350,6 +394,14 @@ static struct draft *draft_rules(struct layout *o, size_t *n_rules)
 
 enum { AHEAD = 8 };
 
+static void add_rule_limits(struct tables *t, uint32_t rule, const struct limits *l)
+{
+	t->rule_limits = arena_grow(&t->arena, t->rule_limits, t->n_rule_limits,
+				    &t->cap_rule_limits, sizeof(*t->rule_limits));
+	t->rule_limits[t->n_rule_limits++] =
+		(struct fmt_rule_limits){ .rule = rule, .limits = put_limits(t, l) };
+}
+
 static void layout_rules(struct layout *o)
 {
 	const struct model *m = o->m;
@@ -367,6 +419,8 @@ static void layout_rules(struct layout *o)
 		if (i + AHEAD < n) /* entries are anywhere in memory, in this order */
 			__builtin_prefetch(&m->entries[d[i + AHEAD].entry]);
 		t->rules[i] = make_rule(o, e, kind);
+		if (e->terms->limits)
+			add_rule_limits(o->t, (uint32_t)i, e->terms->limits);
 		t->rule_info[i] = make_info(o, e);
 		if (e->kind == ENTRY_LIST)
 			t->rule_file[i] = pool_text(&t->info_strings, m->files[e->list->file]);
@@ -605,6 +659,7 @@ static void layout_profiles(struct layout *o)
 			.n_sees = p->n_sees,
 			.qtypes = put_qtypes(t, p),
 			.deny_ttl_s = p->deny_ttl_s,
+			.limits = put_limits(t, &p->limits),
 		};
 		t->n_sees += p->n_sees;
 	}
@@ -660,7 +715,7 @@ static void layout_info(struct layout *o)
 	o->t->serial = m->serial;
 }
 
-static struct pool *const *all_pools(struct tables *t, struct pool *v[9])
+static struct pool *const *all_pools(struct tables *t, struct pool *v[10])
 {
 	v[0] = &t->sets;
 	v[1] = &t->ports;
@@ -670,7 +725,8 @@ static struct pool *const *all_pools(struct tables *t, struct pool *v[9])
 	v[5] = &t->strings;
 	v[6] = &t->info_strings;
 	v[7] = &t->term_strings;
-	v[8] = NULL;
+	v[8] = &t->limits;
+	v[9] = NULL;
 	return v;
 }
 
@@ -678,7 +734,7 @@ int layout_and_write(const struct model *m, uint64_t required, uint8_t **bytes, 
 {
 	struct tables t = { 0 };
 	struct layout o = { .m = m, .t = &t };
-	struct pool *v[9];
+	struct pool *v[10];
 	arena_init(&t.arena);
 	arena_init(&t.scratch);
 	for (struct pool *const *p = all_pools(&t, v); *p; p++)

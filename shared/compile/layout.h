@@ -45,6 +45,7 @@ struct tables {
 	struct pool http;
 	struct pool qtypes;   /* u16 */
 	struct pool bindsets; /* u32 */
+	struct pool limits;   /* struct fmt_limits */
 	struct pool strings;
 	struct pool info_strings;
 	struct pool term_strings;
@@ -81,6 +82,8 @@ struct tables {
 	size_t n_zones;
 	struct fmt_ancestor *ancestors;
 	size_t n_ancestors, cap_ancestors;
+	struct fmt_rule_limits *rule_limits;
+	size_t n_rule_limits, cap_rule_limits;
 	struct fmt_name_info *name_info;
 	size_t n_name_info;
 	struct fmt_info info;

@@ -391,14 +391,19 @@ void read_limits(struct build *b, const struct node *k, const struct node *v, vo
 		LIMITS(X)
 #undef X
 	};
-	if (read_map(b, v, "limits", KEYS(keys), to) && v->n)
-		use_feature(b, FEATURE_BIT_LIMITS, k->pos);
+	if (!read_map(b, v, "limits", KEYS(keys), to) || !v->n)
+		return;
+	use_feature(b, FEATURE_BIT_LIMITS, k->pos);
+	if (((struct limits *)to)->upload.set)
+		use_feature(b, FEATURE_BIT_TRAFFIC, k->pos);
 }
 
 void read_limits_at(struct build *b, const struct node *k, const struct node *v, void *to)
 {
 	struct limits *l = arena_get(b->a, sizeof(*l));
 	read_limits(b, k, v, l);
+	if (l->concurrent.set || l->bandwidth.set)
+		use_feature(b, FEATURE_BIT_TRAFFIC, k->pos);
 	*(const struct limits **)to = l;
 }
 

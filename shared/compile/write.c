@@ -15,7 +15,7 @@ struct piece {
 	size_t record; /* octets, for count */
 };
 
-enum { MAX_PIECES = 32 };
+enum { MAX_PIECES = 40 };
 
 static size_t align_up(size_t n, size_t to)
 {
@@ -73,6 +73,9 @@ static unsigned list_pieces(const struct tables *t, struct piece v[MAX_PIECES])
 		ARRAY(SEC_ZONES, m, t->zones, t->n_zones);
 	if (t->n_ancestors)
 		ARRAY(SEC_ANCESTORS, m, t->ancestors, t->n_ancestors);
+	POOL(SEC_LIMITS, m, t->limits, sizeof(struct fmt_limits));
+	if (t->n_rule_limits)
+		ARRAY(SEC_RULE_LIMITS, m, t->rule_limits, t->n_rule_limits);
 	ARRAY(SEC_RULE_INFO, 0, t->rule_info, t->n_rules);
 	ARRAY(SEC_NAME_INFO, 0, t->name_info, t->n_name_info);
 	POOL(SEC_INFO_STRINGS, 0, t->info_strings, 1);

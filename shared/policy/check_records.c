@@ -181,7 +181,8 @@ static bool rules_ok(const struct check *c)
 {
 	const struct policy *p = c->p;
 	const unsigned kinds = RULE_EXACT | RULE_BELOW | RULE_CIDR;
-	const unsigned known = kinds | RULE_DENY | RULE_PRIVATE | RULE_UNSEEN | RULE_PRESET;
+	const unsigned known =
+		kinds | RULE_DENY | RULE_PRIVATE | RULE_UNSEEN | RULE_PRESET | RULE_LIMITED;
 	for (uint32_t i = 0; i < p->n_rules; i++) {
 		const struct fmt_rule *r = &p->rules[i];
 		unsigned kind = r->flags & kinds;
@@ -239,10 +240,34 @@ static bool profiles_ok(const struct check *c)
 	for (uint32_t i = 0; i < p->n_profiles; i++) {
 		const struct fmt_profile *f = &p->profiles[i];
 		if (f->name >= p->strings_size || !sees_ok(p, f) ||
-		    f->flags & ~(PROFILE_OBSERVE | PROFILE_ECH_ALLOW) ||
+		    f->flags & ~(PROFILE_OBSERVE | PROFILE_ECH_ALLOW) || f->limits >= p->n_limits ||
 		    !list_ref(c->qtypes_at, p->n_qtypes, f->qtypes, false))
 			return false;
 		if (i && strcmp(p->strings + f[-1].name, p->strings + f->name) >= 0)
+			return false;
+	}
+	return true;
+}
+
+static bool rate_ok(const struct fmt_rate *r)
+{
+	if (r->amount == 0)
+		return r->burst == 0 && r->period_s == 0;
+	return r->burst > 0 && r->amount >> FMT_MAX_RATE_BITS == 0 &&
+	       r->burst >> FMT_MAX_RATE_BITS == 0 && r->period_s <= FMT_MAX_PERIOD_S;
+}
+
+static bool limits_ok(const struct check *c)
+{
+	const struct policy *p = c->p;
+	for (uint32_t i = 0; i < p->n_limits; i++)
+		for (unsigned k = 0; k < FMT_LIMIT_KINDS; k++)
+			if (!rate_ok(&p->limits[i].kind[k]))
+				return false;
+	for (uint32_t i = 0; i < p->n_rule_limits; i++) {
+		const struct fmt_rule_limits *r = &p->rule_limits[i];
+		if (r->rule >= p->n_rules || r->limits >= p->n_limits ||
+		    !(p->rules[r->rule].flags & RULE_LIMITED) || (i && r->rule <= r[-1].rule))
 			return false;
 	}
 	return true;
@@ -510,12 +535,12 @@ static const struct {
 	const char *what;
 	bool (*ok)(const struct check *c);
 } stages[] = {
-	{ "ports", ports_ok },       { "http rules", http_ok },   { "rules", rules_ok },
-	{ "layers", layers_ok },     { "rule sets", sets_ok },    { "query types", qtypes_ok },
-	{ "profiles", profiles_ok }, { "tasks", tasks_ok },       { "bind sets", bindsets_ok },
-	{ "dns", dns_ok },           { "IPv4 sources", src4_ok }, { "IPv6 sources", src6_ok },
-	{ "prefixes", cidrs_ok },    { "names", names_ok },       { "provenance", info_ok },
-	{ "texts", texts_ok },
+	{ "ports", ports_ok },        { "http rules", http_ok },   { "rules", rules_ok },
+	{ "layers", layers_ok },      { "rule sets", sets_ok },    { "query types", qtypes_ok },
+	{ "limits", limits_ok },      { "profiles", profiles_ok }, { "tasks", tasks_ok },
+	{ "bind sets", bindsets_ok }, { "dns", dns_ok },           { "IPv4 sources", src4_ok },
+	{ "IPv6 sources", src6_ok },  { "prefixes", cidrs_ok },    { "names", names_ok },
+	{ "provenance", info_ok },    { "texts", texts_ok },
 };
 
 static uint64_t *bitmap(uint64_t bits)

@@ -29,7 +29,8 @@
 	X(14, AUTHORIZATION, "AuthorizationPolicy")                                                \
 	X(15, IGNORE, "unlisted_sources: ignore")                                                  \
 	X(16, AUDIENCE, "audience")                                                                \
-	X(17, ECH_ALLOW, "tls.ech: allow")
+	X(17, ECH_ALLOW, "tls.ech: allow")                                                         \
+	X(18, TRAFFIC, "limits.upload, or concurrent or bandwidth of an entry")
 
 enum feature {
 #define X(bit, name, text) FEATURE_BIT_##name = bit,

@@ -104,6 +104,8 @@ enum fmt_section_id {
 	SEC_RANGES,    /* struct fmt_prefix[]: private ranges that fmt_dns refers to, or absent */
 	SEC_ZONES,     /* struct fmt_zone[], sorted by name (strcmp), or absent */
 	SEC_ANCESTORS, /* struct fmt_ancestor[], sorted by (hash, layer), or absent */
+	SEC_LIMITS,    /* struct fmt_limits[]: what profiles and rules refer to */
+	SEC_RULE_LIMITS,    /* struct fmt_rule_limits[], sorted by rule, or absent */
 	SEC_RULE_INFO = 32, /* struct fmt_rule_info[], parallel to RULES: provenance */
 	SEC_NAME_INFO,      /* struct fmt_name_info[], sorted by (rec, rule): lines of lists */
 	SEC_INFO_STRINGS, /* NUL-terminated, offset 0 is "": files, patterns, owners, reasons ... */
@@ -149,7 +151,8 @@ enum fmt_rule_flag {
 	RULE_CIDR = 8,     /* in CIDRS, not in BLOB */
 	RULE_PRIVATE = 16, /* may resolve to private addresses */
 	RULE_UNSEEN = 32,  /* `unseen: allow`: http rules hold where the path can be seen only */
-	RULE_PRESET = 64   /* stands in a preset */
+	RULE_PRESET = 64,  /* stands in a preset */
+	RULE_LIMITED = 128 /* it has limits of its own: in RULE_LIMITS */
 };
 
 enum fmt_protocol { PROTO_HTTPS = 1, PROTO_HTTP = 2, PROTO_TCP = 4 };
@@ -199,10 +202,32 @@ struct fmt_profile {
 	uint32_t n_sees;
 	uint32_t qtypes; /* index into QTYPES */
 	uint32_t deny_ttl_s;
-	uint32_t zero[2];
+	uint32_t limits; /* index into LIMITS */
+	uint32_t zero;
 };
 
 static_assert(sizeof(struct fmt_profile) == 32, "profile layout");
+
+/* N in a period, of which `burst` at once; by enum limit_kind of policy.h. */
+struct fmt_rate {
+	uint64_t amount; /* 0: no limit, and all else is 0 */
+	uint64_t burst;
+	uint32_t period_s; /* 0: at a time */
+	uint32_t zero;
+};
+
+enum { FMT_LIMIT_KINDS = 8, FMT_MAX_RATE_BITS = 62, FMT_MAX_PERIOD_S = 86400 };
+
+struct fmt_limits {
+	struct fmt_rate kind[FMT_LIMIT_KINDS];
+};
+
+static_assert(sizeof(struct fmt_limits) == 192, "limits layout");
+
+struct fmt_rule_limits {
+	uint32_t rule;
+	uint32_t limits; /* index into LIMITS */
+};
 
 /* What a binding to the profile may add: names that an allow entry of these layers covers. */
 struct fmt_task {

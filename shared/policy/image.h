@@ -64,6 +64,10 @@ struct policy {
 	uint32_t n_zones;
 	const struct fmt_ancestor *ancestors;
 	uint32_t n_ancestors;
+	const struct fmt_limits *limits;
+	uint32_t n_limits;
+	const struct fmt_rule_limits *rule_limits;
+	uint32_t n_rule_limits;
 	const char *strings;
 	uint64_t strings_size;
 

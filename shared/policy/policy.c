@@ -3,6 +3,7 @@
  * Opens a compiled policy and looks things up in it (policy.h). Trusts the image after
  * image_check(); decides nothing.
  */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -441,6 +442,48 @@ struct task_limits policy_task_limits(const struct policy *p, uint32_t profile)
 {
 	const struct fmt_task *t = image_task(p, profile);
 	return t ? (struct task_limits){ t->entries, t->max_ttl_s } : (struct task_limits){ 0 };
+}
+
+/* ---- limits ---- */
+
+static_assert((int)LIMIT_KIND_COUNT == FMT_LIMIT_KINDS, "a limit for each kind");
+
+const char *limit_text(enum limit_kind k)
+{
+	static const char *const text[] = {
+#define X(name, key) key,
+		LIMIT_KINDS(X)
+#undef X
+	};
+	return (size_t)k < LIMIT_KIND_COUNT ? text[k] : "";
+}
+
+static struct rate rate_of(const struct policy *p, uint32_t limits, enum limit_kind k)
+{
+	const struct fmt_rate *r = &p->limits[limits].kind[k];
+	return (struct rate){ r->amount, r->burst, r->period_s };
+}
+
+struct rate policy_limit(const struct policy *p, uint32_t profile, enum limit_kind k)
+{
+	if (profile >= p->n_profiles)
+		return (struct rate){ 0 };
+	return rate_of(p, p->profiles[profile].limits, k);
+}
+
+struct rate policy_rule_limit(const struct policy *p, uint32_t rule, enum limit_kind k)
+{
+	uint32_t lo = 0, hi = p->n_rule_limits;
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+		if (p->rule_limits[mid].rule == rule)
+			return rate_of(p, p->rule_limits[mid].limits, k);
+		if (p->rule_limits[mid].rule < rule)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return (struct rate){ 0 };
 }
 
 const char *policy_profile_name(const struct policy *p, uint32_t profile)

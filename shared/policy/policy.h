@@ -128,6 +128,39 @@ struct task_limits {
 
 struct task_limits policy_task_limits(const struct policy *p, uint32_t profile);
 
+/* X(NAME, "key"): what a limit counts, in the order of the file. */
+#define LIMIT_KINDS(X)                                                                             \
+	X(CONNECTIONS, "connections")                                                              \
+	X(REQUESTS, "requests")                                                                    \
+	X(CONCURRENT, "concurrent")                                                                \
+	X(DNS, "dns")                                                                              \
+	X(DNS_NAMES, "dns_names")                                                                  \
+	X(DNS_OCTETS, "dns_octets")                                                                \
+	X(BANDWIDTH, "bandwidth")                                                                  \
+	X(UPLOAD, "upload")
+
+enum limit_kind {
+#define X(name, key) LIMIT_##name,
+	LIMIT_KINDS(X)
+#undef X
+		LIMIT_KIND_COUNT
+};
+
+/* The key in the language; "" out of range. */
+const char *limit_text(enum limit_kind k);
+
+/* `amount` in a period, of which at most `burst` at once. */
+struct rate {
+	uint64_t amount; /* events or octets, below 2^62; 0: no limit, and all else is 0 */
+	uint64_t burst;
+	uint32_t period_s; /* 0: so many at a time */
+};
+
+/* What a subject of this profile may do, over all entries. */
+struct rate policy_limit(const struct policy *p, uint32_t profile, enum limit_kind k);
+/* What a subject may do by this rule; no limit where it has none of its own. */
+struct rate policy_rule_limit(const struct policy *p, uint32_t rule, enum limit_kind k);
+
 /* The profile's name, or "" for an index out of range. */
 const char *policy_profile_name(const struct policy *p, uint32_t profile);
 /* How long a refusal may be kept, in seconds. */
