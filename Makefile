@@ -25,7 +25,7 @@ POLICY_SRC := shared/policy/policy.c shared/policy/check.c shared/policy/check_r
 	shared/policy/seen.c shared/policy/permit.c shared/policy/task.c shared/policy/zone.c \
 	shared/policy/destination.c shared/policy/overlay.c
 LIVE_SRC := shared/live/decide.c shared/live/audit.c shared/live/locals.c shared/live/bind.c shared/live/pin.c \
-	shared/live/stream.c
+	shared/live/stream.c shared/live/limit.c shared/live/limitfile.c
 COMPILE_SRC := $(addprefix shared/compile/,arena.c diag.c yaml.c keys.c values.c names.c entries.c list.c \
 	files.c presets.c profiles.c profile_dns.c inherit.c layers.c http_rules.c sources.c extras.c authz.c tests.c model.c lint.c lint_hosts.c lint_credentials.c lint_policy.c ruleid.c file.c \
 	pool.c layout.c flatten.c dns.c place.c write.c out.c terms.c walk.c dump.c diff.c diff_rules.c diff_print.c sign.c \

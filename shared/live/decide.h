@@ -77,13 +77,25 @@ struct decision {
 	char rule[13];
 	char policy[13]; /* digest of the policy that decided, "" for no-policy */
 	uint32_t deny_ttl_s;
+	uint32_t concurrent;	/* connections that the subject may have at a time; 0: any number */
+	uint64_t bandwidth;	/* octets a second that the subject may send or receive; 0: any */
+	uint32_t retry_after_s; /* where a limit was reached */
+	bool dropped; /* so far beyond its limits that it gets no answer at all; not written down */
+	bool quiet;   /* not to be written down: as the one before */
 	bool ancestor; /* dns.ancestors: nodata, and names below this one are listed */
 };
 
 /* now: both clocks, read by this call. For hosts without a clock of their own. */
 struct now decide_now(void);
 
-/* Decides. Records nothing. */
+/*
+ * Decides, and charges the subject: once for every question of a client, with the first decision on
+ * it. Over a limit the verdict is rate-limit. Records nothing.
+ */
+void decide_ask(struct decide_thread *t, const struct question *q, struct now now,
+		struct decision *out);
+
+/* Decides without charging: again, when the addresses are known or the answer is there. */
 void decide_judge(struct decide_thread *t, const struct question *q, struct now now,
 		  struct decision *out);
 
@@ -108,7 +120,21 @@ unsigned decide_addrs(struct decide_thread *t, const struct question *q, struct 
  */
 const struct policy *decide_begin(struct decide_thread *t, const struct question *q, struct now now,
 				  struct decision *out, struct facts *f);
+/* Charges the subject for a decision of decide_begin(), which may become rate-limit. */
+void decide_charge(struct decide_thread *t, const struct question *q, const struct policy *p,
+		   struct now now, struct decision *out);
 void decide_end(struct decide_thread *t);
+
+/*
+ * A resolver's: may a look-up begin for the subject of a decision that allows it? False: too many of
+ * its look-ups are under way (the decision is rate-limit then), or those below this name bring no
+ * answers lately (unresolved). If true, decide_lookup_end() is due, once, by any thread: answered
+ * says whether anybody answered at all.
+ */
+bool decide_lookup_begin(struct decide_thread *t, const struct question *q, struct now now,
+			 struct decision *out);
+void decide_lookup_end(struct decide_thread *t, const struct question *q,
+		       const struct decision *d, bool answered);
 /* Pins addresses that DNS gave to the subject of a decision, for a name. A resolver's to do. */
 void decide_pin(struct decide_thread *t, const struct question *q, uint64_t generation,
 		const struct addr *v, unsigned n, uint32_t ttl_s, uint64_t now_ns);

@@ -34,6 +34,7 @@ struct level {
 	uint32_t set;
 	uint32_t rec;
 	uint32_t kind;
+	uint8_t depth; /* labels of the record's name; 0: a cidr */
 };
 
 enum { MAX_CIDR_LEVELS = 129 };

@@ -464,6 +464,11 @@ static struct rate rate_of(const struct policy *p, uint32_t limits, enum limit_k
 	return (struct rate){ r->amount, r->burst, r->period_s };
 }
 
+uint32_t policy_default_profile(const struct policy *p)
+{
+	return p->h->default_profile;
+}
+
 struct rate policy_limit(const struct policy *p, uint32_t profile, enum limit_kind k)
 {
 	if (profile >= p->n_profiles)

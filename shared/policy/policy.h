@@ -128,6 +128,9 @@ struct task_limits {
 
 struct task_limits policy_task_limits(const struct policy *p, uint32_t profile);
 
+/* The profile `default`. */
+uint32_t policy_default_profile(const struct policy *p);
+
 /* X(NAME, "key"): what a limit counts, in the order of the file. */
 #define LIMIT_KINDS(X)                                                                             \
 	X(CONNECTIONS, "connections")                                                              \

@@ -142,7 +142,7 @@ unsigned cidr_levels(const struct policy *p, const struct addr *a,
 		}
 		const struct fmt_cidr *c = find_cidr(p, from, to, a);
 		if (c)
-			out[n++] = (struct level){ c->set, UINT32_MAX, RULE_CIDR };
+			out[n++] = (struct level){ c->set, UINT32_MAX, RULE_CIDR, 0 };
 		from = to;
 	}
 	return n;

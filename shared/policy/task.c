@@ -145,6 +145,7 @@ static void extend(struct judge *j, const struct level *l, const struct policy_m
 		j->lifted = false; /* private addresses are never added */
 		v->next = next;
 		v->added = true;
+		v->below = e.flags & OVERLAY_BELOW ? e.name.n_labels : 0;
 		return;
 	}
 }

@@ -32,7 +32,7 @@ const char *next_text(enum next n)
 
 static struct level level_of(const struct policy_match *m)
 {
-	return (struct level){ m->set, m->rec, m->exact ? RULE_EXACT : RULE_BELOW };
+	return (struct level){ m->set, m->rec, m->exact ? RULE_EXACT : RULE_BELOW, m->depth };
 }
 
 /* What a level says: the best rule by (outcome, rank, rule number, which is the order of pattern). */
@@ -108,6 +108,22 @@ void settle(struct judge *j, enum reason reason, uint32_t rule, uint32_t rec)
 	j->out->action = reason == REASON_ALLOWED ? ACTION_ALLOW : ACTION_DENY;
 }
 
+/* All rules of the level that permit it in the way that it is permitted, and have limits. */
+static void note_limits(struct judge *j, const struct level *l, bool no_presets)
+{
+	struct verdict *v = j->out;
+	struct walk w = walk_set(j, l->set, l->kind);
+	for (uint32_t i; (i = walk_next(&w)) != FMT_NONE && v->n_limited < VERDICT_MAX_LIMITED;) {
+		const struct fmt_rule *r = &j->p->rules[i];
+		enum next next = NEXT_NONE;
+		if (!(r->flags & RULE_LIMITED) || r->flags & RULE_DENY || expired(j, r) ||
+		    (no_presets && r->flags & RULE_PRESET))
+			continue;
+		if (judge_rule(j, r, &next) == REASON_ALLOWED && next == v->next)
+			v->limited[v->n_limited++] = i;
+	}
+}
+
 /*
  * `never` first, then the longest level where a rule is there. A preset's rules are not there where the
  * operator denies the name at whatever length.
@@ -133,6 +149,9 @@ static void judge_levels(struct judge *j, const struct level *l, unsigned n)
 		settle(j, b.reason, b.rule, l[k].rec);
 		j->lifted = b.lifted;
 		j->out->next = b.reason == REASON_ALLOWED ? b.next : NEXT_NONE;
+		j->out->below = l[k].kind == RULE_BELOW ? l[k].depth : 0;
+		if (b.reason == REASON_ALLOWED && j->p->n_rule_limits > 0)
+			note_limits(j, &l[k], deny != FMT_NONE);
 		return;
 	}
 	settle(j, gone != FMT_NONE ? REASON_EXPIRED : REASON_NOT_LISTED, gone, gone_rec);

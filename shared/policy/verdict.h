@@ -104,6 +104,7 @@ struct question {
 	 */
 	bool has_generation;
 	uint64_t generation;
+	bool opens; /* HTTP: the first request of its connection */
 	const char *upgrade; /* the Upgrade field, "" or NULL: none */
 	size_t upgrade_len;
 	/*
@@ -145,6 +146,9 @@ struct facts {
 	unsigned n_pinned;
 };
 
+/* Rules with limits of their own that count for one verdict; more are not charged. */
+enum { VERDICT_MAX_LIMITED = 8 };
+
 enum action { ACTION_DENY, ACTION_ALLOW, ACTION_NEXT };
 enum next { NEXT_NONE, NEXT_TLS, NEXT_HTTP, NEXT_RAW };
 
@@ -163,6 +167,14 @@ struct verdict {
 	uint32_t rec;     /* for policy_rule_info() */
 	bool lifted;      /* what permitted it lets the name resolve to private addresses */
 	unsigned addr;    /* index into resolved[], where that was given and action is ALLOW */
+	/*
+	 * What is to be charged beside the source's own limits: all rules with limits that permit it,
+	 * and the wildcard that listed the name, as the labels at its end that it is written on; 0:
+	 * none, it is listed itself.
+	 */
+	uint8_t below;
+	uint8_t n_limited;
+	uint32_t limited[VERDICT_MAX_LIMITED];
 };
 
 /* p may be NULL: no-policy. */
