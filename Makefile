@@ -25,7 +25,8 @@ POLICY_SRC := shared/policy/policy.c shared/policy/check.c shared/policy/check_r
 	shared/policy/seen.c shared/policy/permit.c shared/policy/task.c shared/policy/zone.c \
 	shared/policy/destination.c shared/policy/overlay.c
 LIVE_SRC := shared/live/decide.c shared/live/audit.c shared/live/locals.c shared/live/bind.c shared/live/pin.c \
-	shared/live/stream.c shared/live/limit.c shared/live/limitfile.c
+	shared/live/stream.c shared/live/limit.c shared/live/limitfile.c shared/live/charge.c shared/live/budget.c \
+	shared/live/subject.c
 COMPILE_SRC := $(addprefix shared/compile/,arena.c diag.c yaml.c keys.c values.c names.c entries.c list.c \
 	files.c presets.c profiles.c profile_dns.c inherit.c layers.c http_rules.c sources.c extras.c authz.c tests.c model.c lint.c lint_hosts.c lint_credentials.c lint_policy.c ruleid.c file.c \
 	pool.c layout.c flatten.c dns.c place.c write.c out.c terms.c walk.c dump.c diff.c diff_rules.c diff_print.c sign.c \
@@ -47,8 +48,7 @@ MODULE_SRC := unbound-module/buildid.c # and module.c, per Unbound
 DNS_SRC := shared/dns/gate.c shared/dns/answer.c
 # What a resolver of our own needs beside that, and cx-dns.
 WIRE_SRC := shared/dns/wire.c shared/dns/reply.c
-SHIM_LIB_SRC := $(addprefix unbound-module/shim/,subject.c)
-SHIM_SRC := $(SHIM_LIB_SRC) $(addprefix unbound-module/shim/,desk.c upstream.c link.c udp.c tcp.c server.c main.c)
+SHIM_SRC := $(addprefix unbound-module/shim/,desk.c upstream.c link.c udp.c tcp.c server.c main.c)
 
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 CORE_OBJ := $(call obj,$(BASE_SRC) $(POLICY_SRC))
@@ -146,8 +146,8 @@ integration-bind: $(BUILD)/cxctl $(BUILD)/faulty/cxctl $(BUILD)/cx-policyc
 # ---- unit tests ----------------------------------------------------------------------------------
 # tests/unit/test_NAME.c is one program; it takes what it needs of the objects of UNIT_LIB_SRC.
 UNIT_TESTS := bytes name addr audit badpolicy texts slot verdict decide gate wire pin \
-	spop hello hello_openssl authority connect session answer resolve bind overlay stream
-UNIT_LIB_SRC := $(BASE_SRC) $(POLICY_SRC) $(LIVE_SRC) $(DNS_SRC) $(WIRE_SRC) $(HOST_SRC) $(SPOA_LIB_SRC) $(SHIM_LIB_SRC) shared/live/bindwrite.c
+	spop hello hello_openssl authority connect session answer resolve bind overlay stream limit
+UNIT_LIB_SRC := $(BASE_SRC) $(POLICY_SRC) $(LIVE_SRC) $(DNS_SRC) $(WIRE_SRC) $(HOST_SRC) $(SPOA_LIB_SRC) shared/live/bindwrite.c
 UNIT_LIBS := -lcmocka $(POLICY_LIBS) -pthread
 $(BUILD)/unit/test_hello_openssl: UNIT_LIBS += -lssl
 $(BUILD)/unit/test_resolve: UNIT_LIBS += -lev

@@ -22,6 +22,7 @@ enum arg {
 	ARG_URL,
 	ARG_HOST,
 	ARG_UPGRADE,
+	ARG_OPENS,
 	ARG_BIND,
 	ARG_ID,
 	ARG_AUTHORITY,
@@ -34,7 +35,7 @@ static const char *const arg_names[ARG_COUNT] = {
 	[ARG_HELLO] = "hello", [ARG_SNI] = "sni",     [ARG_METHOD] = "method",
 	[ARG_URL] = "url",     [ARG_HOST] = "host",   [ARG_UPGRADE] = "upgrade",
 	[ARG_BIND] = "bind",   [ARG_ID] = "id",       [ARG_AUTHORITY] = "authority",
-	[ARG_FORM] = "form",   [ARG_SPORT] = "sport",
+	[ARG_FORM] = "form",   [ARG_SPORT] = "sport", [ARG_OPENS] = "opens",
 };
 
 struct args {
@@ -283,6 +284,7 @@ static void read_http(struct request *r, const struct args *a)
 	if (target && t.absolute)
 		must_agree(r, &t.authority, a->v[ARG_FORM].type == SPOP_NULL ? r->q.port : 80);
 	read_upgrade(r, a);
+	r->q.opens = a->v[ARG_OPENS].type == SPOP_BOOL && a->v[ARG_OPENS].u;
 }
 
 static void read_tcp(struct request *r, const struct args *a)
@@ -497,6 +499,20 @@ static void write_route(struct writer *w, const struct request *r, const struct 
 		spop_set_string(w, "next", next_text(v->next));
 }
 
+/* What the connection is to be held to; the class of bandwidth is its octets a second. */
+static void write_flow(struct writer *w, const struct decision *d)
+{
+	char text[24], *p = text + sizeof(text) - 1;
+	uint64_t v = d->bandwidth;
+	spop_set_u32(w, "concurrent", d->concurrent ? d->concurrent : INT32_MAX);
+	if (v == 0)
+		return;
+	*p = '\0';
+	for (; v > 0; v /= 10)
+		*--p = (char)('0' + v % 10);
+	spop_set_string(w, "rate", p);
+}
+
 static const char *action_text(enum action a)
 {
 	return a == ACTION_ALLOW ? "allow" : a == ACTION_NEXT ? "next" : "deny";
@@ -515,9 +531,11 @@ size_t answer_write(uint8_t *buf, const struct request *r, struct decision *d,
 	if (status)
 		spop_set_u32(&w, "status", status);
 	if (d->v.reason == REASON_RATE_LIMIT)
-		spop_set_u32(&w, "retry_after", 1);
-	if (d->v.action != ACTION_DENY)
+		spop_set_u32(&w, "retry_after", d->retry_after_s ? d->retry_after_s : 1);
+	if (d->v.action != ACTION_DENY) {
 		write_route(&w, r, &d->v, to);
+		write_flow(&w, d);
+	}
 	/* once a connection: later questions bring it back */
 	if (!r->has_bind && d->generation)
 		spop_set_sess_u64(&w, "bind", d->generation);

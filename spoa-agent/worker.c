@@ -141,12 +141,13 @@ static void resolved_candidates(const struct request *req, const struct resolved
 
 /*
  * Judges with addresses. Unless `final`, only an allow is an answer: false otherwise. The question
- * is the caller's again afterwards, without them.
+ * is the caller's again afterwards, without them. An answer is charged for, unless that is `paid`.
  */
 static bool judge_addresses(struct worker *w, const struct reply *to, struct request *req,
-			    const struct candidates *c, struct now now, bool final)
+			    const struct candidates *c, struct now now, bool final, bool paid)
 {
 	struct decision d;
+	struct facts f;
 	req->q.resolved = c->v;
 	req->q.n_resolved = c->n;
 	if (c->r) {
@@ -155,15 +156,19 @@ static bool judge_addresses(struct worker *w, const struct reply *to, struct req
 		req->q.aliases[1] = c->r->v6.a.chain;
 		req->q.aliases_len[1] = c->r->v6.a.chain_len;
 	}
-	decide_judge(w->judge, &req->q, now, &d);
+	const struct policy *p = decide_begin(w->judge, &req->q, now, &d, &f);
+	bool answers = final || d.v.action == ACTION_ALLOW;
+	if (answers && !paid)
+		decide_charge(w->judge, &req->q, p, now, &d);
+	decide_end(w->judge);
 	bool allowed = d.v.action == ACTION_ALLOW;
 	const struct addr *addr = allowed && d.v.addr < req->q.n_resolved ? &c->v[d.v.addr] : NULL;
-	if (allowed || final)
+	if (answers)
 		finish(w, to, req, &d, addr, now);
 	req->q.resolved = NULL;
 	req->q.n_resolved = 0;
 	req->q.aliases_len[0] = req->q.aliases_len[1] = 0;
-	return allowed || final;
+	return answers;
 }
 
 /* ---- waiting for a look-up ----------------------------------------------------------------- */
@@ -196,7 +201,7 @@ static bool on_resolved(struct resolve_waiter *wait, const struct resolved *r, b
 	struct reply to = { .hold = &p->hold };
 	struct candidates c;
 	resolved_candidates(&p->req, r, &c);
-	if (!judge_addresses(p->w, &to, &p->req, &c, decide_now(), final))
+	if (!judge_addresses(p->w, &to, &p->req, &c, decide_now(), final, true))
 		return false;
 	pending_free(p);
 	return true;
@@ -264,15 +269,15 @@ static void answer_named(struct worker *w, const struct reply *to, struct reques
 	struct candidates c;
 	struct decision d;
 	pinned_candidates(w, req, now, &c);
-	if (c.n > 0 && judge_addresses(w, to, req, &c, now, false))
+	if (c.n > 0 && judge_addresses(w, to, req, &c, now, false, false))
 		return;
 	const struct resolved *known = resolver_known(w->resolver, req->q.name);
 	if (known) {
 		resolved_candidates(req, known, &c);
-		judge_addresses(w, to, req, &c, now, true);
+		judge_addresses(w, to, req, &c, now, true, false);
 		return;
 	}
-	decide_judge(w->judge, &req->q, now, &d);
+	decide_ask(w->judge, &req->q, now, &d);
 	if (d.v.action != ACTION_ALLOW)
 		finish(w, to, req, &d, NULL, now);
 	else if (!wait_for_addresses(w, to, keep_subject(req, &d)))
@@ -291,7 +296,7 @@ void worker_notify(struct worker *w, struct session *s, const struct spop_frame 
 		answer_named(w, &to, &req, now);
 		return;
 	}
-	decide_judge(w->judge, &req.q, now, &d);
+	decide_ask(w->judge, &req.q, now, &d);
 	finish(w, &to, &req, &d, req.q.has_dst ? &req.q.dst : NULL, now);
 }
 

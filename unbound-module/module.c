@@ -237,12 +237,14 @@ static bool close_hearing(struct hearing *h, struct gate *g)
 	return h->t && h->t->decide ? gate_close(g) : false;
 }
 
-/* Judges the question alone. */
+/* Judges the question alone, and lets the client pay for it. */
 static bool hear(struct hearing *h)
 {
 	struct gate g;
 
 	open_hearing(h, &g);
+	if (h->t && h->t->decide)
+		gate_charge(&g);
 	return close_hearing(h, &g);
 }
 
@@ -261,6 +263,8 @@ struct visit {
 	struct hearing h;
 	struct answer refusal; /* if refused */
 	bool refused;
+	bool looking; /* a look-up is under way for it: */
+	struct lookup lookup;
 	bool answered; /* judged with its answer, and written down */
 };
 
@@ -559,6 +563,20 @@ static bool judge_answer(struct module_qstate *q, struct visit *v, struct reply_
 	return passes;
 }
 
+static void end_lookup(struct visit *v, bool answered)
+{
+	if (v->looking)
+		decide_lookup_end(v->h.t->decide, &v->h.q, &v->lookup, answered);
+	v->looking = false;
+}
+
+/* Did anybody answer, be it that there is nothing? */
+static bool was_answered(const struct module_qstate *q)
+{
+	return q->return_rcode == LDNS_RCODE_NOERROR && q->return_msg && q->return_msg->rep &&
+	       FLAGS_GET_RCODE(q->return_msg->rep->flags) != LDNS_RCODE_SERVFAIL;
+}
+
 /* The end of a query's way: its answer, if there is one, is in q->return_msg. */
 static void finish(struct module_qstate *q, int id)
 {
@@ -566,6 +584,8 @@ static void finish(struct module_qstate *q, int id)
 	struct reply_info *rep;
 
 	q->ext_state[id] = module_finished;
+	if (v)
+		end_lookup(v, was_answered(q));
 	if (!v || v->answered)
 		return;
 	rep = q->return_msg ? q->return_msg->rep : NULL;
@@ -609,6 +629,9 @@ static int judge_cached(struct query_info *qi, const struct reply_info *rep,
 	ask(&h, thread_state(), qi, from);
 	if (open_hearing(&h, &g) && rep)
 		look_at(&g, rep);
+	/* who may have it as it is pays here; everybody else in operate() */
+	if (h.t && h.t->decide && g.d->v.action == ACTION_ALLOW && !g.changed)
+		gate_charge(&g);
 	if (!close_hearing(&h, &g) || g.changed)
 		return 0; /* operate() judges again, refuses or filters, and writes it down */
 	record(&h);
@@ -721,6 +744,13 @@ static void take_own_cache(struct module_qstate *q, struct thread_state *t)
 	q->env = &t->env;
 }
 
+/* False if the client may have no more look-ups now, or none below this name. */
+static bool begin_lookup(struct visit *v)
+{
+	v->looking = decide_lookup_begin(v->h.t->decide, &v->h.q, v->h.now, &v->h.d, &v->lookup);
+	return v->looking;
+}
+
 /* Judges the one client of a query. True if the query goes on. */
 static bool police(struct module_qstate *q, int id, struct thread_state *t)
 {
@@ -735,7 +765,7 @@ static bool police(struct module_qstate *q, int id, struct thread_state *t)
 	if (!TEST_SHARED_FLIGHT && (r->next || q->mesh_info->unique != q->mesh_info))
 		doubt("a query is shared by several clients", "");
 	ask(&v->h, t, &q->qinfo, &r->query_reply);
-	if (hear(&v->h)) {
+	if (hear(&v->h) && begin_lookup(v)) {
 		/* the answer is for this very subject */
 		v->h.q.has_generation = true;
 		v->h.q.generation = v->h.d.generation;
@@ -743,6 +773,7 @@ static bool police(struct module_qstate *q, int id, struct thread_state *t)
 	}
 	record(&v->h);
 	refuse(q, id, v);
+	q->is_drop = v->h.d.dropped;
 	return false;
 }
 
@@ -794,9 +825,11 @@ void clear(struct module_qstate *q, int id)
 	struct visit *v = q ? q->minfo[id] : NULL;
 
 	/* given up before there was an answer */
-	if (v && !v->answered && cx.running && here.generation == cx.generation) {
+	if (v && cx.running && here.generation == cx.generation) {
+		end_lookup(v, false);
+		if (!v->answered)
+			record(&v->h);
 		v->answered = true;
-		record(&v->h);
 	}
 	if (q)
 		q->minfo[id] = NULL;

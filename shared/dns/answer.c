@@ -10,7 +10,7 @@
 #include "shared/base/bytes.h"
 
 enum { TYPE_ANY = 255 };
-enum { EDE_NOT_READY = 14, EDE_BLOCKED = 15, EDE_PROHIBITED = 18 };
+enum { EDE_CACHED_ERROR = 13, EDE_NOT_READY = 14, EDE_BLOCKED = 15, EDE_PROHIBITED = 18 };
 
 struct answer answer_for(const struct decision *d, uint16_t qtype, bool class_in)
 {
@@ -23,6 +23,10 @@ struct answer answer_for(const struct decision *d, uint16_t qtype, bool class_in
 	case REASON_NO_POLICY:
 		a.form = ANSWER_SERVFAIL;
 		a.ede = EDE_NOT_READY;
+		return a;
+	case REASON_UNRESOLVED: /* nobody answers there, which says nothing about the name */
+		a.form = ANSWER_SERVFAIL;
+		a.ede = EDE_CACHED_ERROR;
 		return a;
 	case REASON_UNKNOWN_SOURCE:
 	case REASON_NO_BINDING:

@@ -41,8 +41,15 @@ bool gate_open(struct gate *g, struct decide_thread *t, const struct question *q
 
 bool gate_ask(struct decide_thread *t, const struct question *q, struct now now, struct decision *d)
 {
-	decide_judge(t, q, now, d);
+	decide_ask(t, q, now, d);
 	return d->v.unpoliced || d->v.action == ACTION_ALLOW;
+}
+
+bool gate_charge(struct gate *g)
+{
+	decide_charge(g->t, g->q, g->p, g->f.now, g->d);
+	g->was = g->d->v;
+	return g->d->v.unpoliced || g->d->v.action == ACTION_ALLOW;
 }
 
 /* ---- addresses ---- */

@@ -84,7 +84,17 @@ enum gate_fate gate_record(struct gate *g, enum gate_section s, uint16_t type, c
  */
 bool gate_close(struct gate *g);
 
-/* The same without records: only what the question itself says. */
+/*
+ * Charges the subject for the question, which is due once for each that is answered or looked up: between
+ * gate_open() and gate_close(), or by gate_ask(). False: a limit was reached, and *d says so; if
+ * d->dropped, no answer is to be sent.
+ */
+bool gate_charge(struct gate *g);
+
+/*
+ * The question alone, as it comes in: judged and charged, without records. If it passes, the answer is
+ * judged by gate_open() and so on when it is there. If not, and d->dropped, no answer is to be sent.
+ */
 bool gate_ask(struct decide_thread *t, const struct question *q, struct now now,
 	      struct decision *d);
 

@@ -14,6 +14,7 @@ enum what {
 	WHAT_BEYOND,  /* the same, of who is over his limit; the last one: written down until */
 	WHAT_ENTRY,   /* a rule: clocks likewise */
 	WHAT_NAMES,   /* below a wildcard: names, octets */
+	WHAT_BUDGET,  /* a rule's own dns_names and dns_octets */
 	WHAT_NAME,    /* a name: asked for until */
 	WHAT_FAILURES /* below a wildcard, or of a name: look-ups without an answer */
 };
@@ -31,6 +32,7 @@ struct bill {
 	uint64_t now_ns;
 	struct charge out;
 	bool full;
+	bool fresh; /* the name is new below its wildcard */
 };
 
 /* What a clock is about. */
@@ -132,10 +134,10 @@ static bool pay_kind(struct bill *b, enum limit_kind k)
 {
 	struct rate r = policy_limit(b->p, paying_profile(b), k);
 	enum clock c = clock_of(k);
-	if (pay(b, (struct thing){ WHAT_SOURCE }, c, k, r, 1))
+	if (pay(b, (struct thing){ .what = WHAT_SOURCE }, c, k, r, 1))
 		return true;
 	struct charge first = b->out;
-	b->out.dropped = !pay(b, (struct thing){ WHAT_BEYOND }, c, k, r, 1) && !b->full;
+	b->out.dropped = !pay(b, (struct thing){ .what = WHAT_BEYOND }, c, k, r, 1) && !b->full;
 	b->out.retry_after_s = first.retry_after_s;
 	return false;
 }
@@ -186,6 +188,7 @@ static bool pay_names(struct bill *b)
 	if (!pay(b, wildcard, CLOCK_FIRST, LIMIT_DNS_NAMES, names, 1) ||
 	    !pay(b, wildcard, CLOCK_SECOND, LIMIT_DNS_OCTETS, octets, octets_below(n, v->below)))
 		return false;
+	b->fresh = true;
 	keep_name(b, name, names.period_s ? names.period_s : CHARGE_KEEP_S);
 	return true;
 }
@@ -210,6 +213,10 @@ static bool pay_entries(struct bill *b)
 		if ((opens && !pay_entry(b, r, LIMIT_CONNECTIONS, WHAT_ENTRY, 1)) ||
 		    !pay_entry(b, r, kind_of(b->q), WHAT_ENTRY, 1))
 			return false;
+		if (b->fresh && (!pay_entry(b, r, LIMIT_DNS_NAMES, WHAT_BUDGET, 1) ||
+				 !pay_entry(b, r, LIMIT_DNS_OCTETS, WHAT_BUDGET,
+					    octets_below(b->q->name, v->below))))
+			return false;
 	}
 	return true;
 }
@@ -232,12 +239,13 @@ static void refuse(struct bill *b, bool entry)
 	v->next = NEXT_NONE;
 }
 
-/* Once in a window for each subject, whatever the limit. */
-static bool said_lately(const struct bill *b)
+bool charge_said(const struct charge_tables *t, const struct question *q, uint64_t generation,
+		 uint64_t now_ns)
 {
-	const struct limit_key k = key_in(b->t->own, b, (struct thing){ WHAT_BEYOND });
-	return !limit_mark(b->t->own, &k, CLOCK_SAID,
-			   b->now_ns + CHARGE_WINDOW_S * UINT64_C(1000000000), b->now_ns);
+	const struct bill b = { .q = q, .generation = generation };
+	const struct limit_key k = key_in(t->own, &b, (struct thing){ .what = WHAT_BEYOND });
+	return !limit_mark(t->own, &k, CLOCK_SAID, now_ns + CHARGE_WINDOW_S * UINT64_C(1000000000),
+			   now_ns);
 }
 
 static void pay_all(struct bill *b)
@@ -282,7 +290,8 @@ struct charge charge_question(const struct charge_tables *t, struct charge_count
 	if (!b.out.limited)
 		return b.out;
 	b.out.quiet = v->action == ACTION_DENY &&
-		      (b.out.dropped || (v->reason == REASON_RATE_LIMIT && said_lately(&b)));
+		      (b.out.dropped ||
+		       (v->reason == REASON_RATE_LIMIT && charge_said(t, q, generation, b.now_ns)));
 	count(counts, &b);
 	return b.out;
 }

@@ -22,7 +22,7 @@
 #include "shared/policy/verdict.h"
 
 enum {
-	CHARGE_OTHERS = 2, /* tables of other writers that are taken into account */
+	CHARGE_OTHERS = 3, /* tables of other writers that are taken into account */
 	CHARGE_LAYERS = LAYER_TCP + 1,
 	CHARGE_WINDOW_S = 60, /* a subject's rate-limit is written down once in this time */
 	CHARGE_KEEP_S = 60    /* a name counts as asked for so long where dns_names has no period */
@@ -53,6 +53,10 @@ struct charge {
 struct charge charge_question(const struct charge_tables *t, struct charge_counts *counts,
 			      const struct policy *p, const struct question *q, uint64_t generation,
 			      const struct now *now, struct verdict *v);
+
+/* Was a limit of the subject's written down in the last CHARGE_WINDOW_S? Else it counts as done now. */
+bool charge_said(const struct charge_tables *t, const struct question *q, uint64_t generation,
+		 uint64_t now_ns);
 
 /*
  * A look-up for the subject below the name's wildcard (or of the name itself) brought no answer. Four

@@ -16,8 +16,10 @@
 #include <time.h>
 
 #include "shared/live/audit.h"
+#include "shared/live/budget.h"
 #include "shared/live/locals.h"
 #include "shared/live/pin.h"
+#include "shared/live/subject.h"
 #include "shared/policy/slot.h"
 
 enum {
@@ -25,8 +27,9 @@ enum {
 	POLL_TICKS =
 		10, /* the policy file, and whether the bindings are still ours, every 100 ms */
 	LOCALS_TICKS = 100, /* the gateway's addresses every second */
-	PINS_TICKS = 20,    /* whether the tables of pins are still theirs, every 200 ms */
-	MAX_PINNED = 16     /* names that one destination may be judged by */
+	PINS_TICKS = 20,  /* whether the tables of pins and limits are still theirs, every 200 ms */
+	MAX_LOOKUPS = 64, /* of one subject under way at a time */
+	MAX_PINNED = 16   /* names that one destination may be judged by */
 };
 
 /* The resolvers that may write pins. */
@@ -62,6 +65,9 @@ struct decider {
 	_Atomic(struct pins *) pins[PIN_WRITERS];
 	struct old_pins *old_pins;
 	char pins_why[PIN_WHY_SIZE]; /* what was said last of why there are none to write */
+	struct budgets *budgets;
+	struct subjects *lookups;        /* under way, of each subject */
+	char limits_why[LIMIT_WHY_SIZE]; /* what was said last of why they are not in a file */
 	bool denied_only;
 	pthread_t thread;
 	bool started;
@@ -301,6 +307,22 @@ static void watch_pins(struct decider *d)
 		watch_table(d, i, pin_writers[i], why);
 }
 
+static void watch_limits(struct decider *d)
+{
+	char why[LIMIT_WHY_SIZE], text[LIMIT_WHY_SIZE], dir[256];
+	budgets_watch(d->budgets, why);
+	if (strcmp(d->limits_why, why) == 0)
+		return;
+	copy(d->limits_why, sizeof(d->limits_why), why);
+	clean(dir, sizeof(dir), d->runtime_dir);
+	if (*why)
+		say(d, DECIDE_WARNING, "limits-unsaved",
+		    "dir=\"%s\" error=\"%s\" detail=\"limits hold, and are forgotten at the end\"",
+		    dir, clean(text, sizeof(text), why));
+	else
+		say(d, DECIDE_NOTICE, "limits-mapped", "dir=\"%s\"", dir);
+}
+
 static void close_pins(struct decider *d)
 {
 	for (unsigned i = 0; i < PIN_WRITERS; i++)
@@ -324,8 +346,10 @@ static void *housekeeping(void *arg)
 			poll_policy(d, r);
 		if (r && n % POLL_TICKS == 0 && d->runtime_dir)
 			watch_bindings(d, r);
-		if (n % PINS_TICKS == 0)
+		if (n % PINS_TICKS == 0) {
 			watch_pins(d);
+			watch_limits(d);
+		}
 		if (n % LOCALS_TICKS == 0)
 			locals_refresh(d->locals);
 		drain_audit(d);
@@ -386,11 +410,15 @@ struct decider *decider_start(const struct decider_options *o)
 	d->writes_pins = o->pins_write != NULL;
 	d->pins_name = o->pins_write;
 	watch_pins(d);
+	d->budgets = budgets_new(d->runtime_dir, o->component);
+	d->lookups = subjects_new();
+	if (d->budgets)
+		watch_limits(d);
 	d->slot = slot_new(o->policy_path, &trust);
 	d->audit = audit_new(o->component, o->audit_path);
 	d->locals = locals_new();
-	if (!d->policy_path || !d->slot || !d->audit || !d->locals || !first_look(d) ||
-	    !start_thread(d)) {
+	if (!d->policy_path || !d->budgets || !d->lookups || !d->slot || !d->audit || !d->locals ||
+	    !first_look(d) || !start_thread(d)) {
 		decider_stop(d);
 		return NULL;
 	}
@@ -407,6 +435,8 @@ void decider_stop(struct decider *d)
 	audit_free(d->audit);
 	locals_free(d->locals);
 	slot_free(d->slot);
+	budgets_free(d->budgets);
+	subjects_free(d->lookups);
 	close_pins(d);
 	close_bindings(d);
 	pthread_mutex_destroy(&d->map_lock);
@@ -597,6 +627,17 @@ void decide_pin(struct decide_thread *t, const struct question *q, uint64_t gene
 		pins_put(p, &s, q->name, v, n, ttl_s, now_ns);
 }
 
+/* What is limited of connections as long as they are there. */
+static void set_flow(const struct policy *p, struct decision *out)
+{
+	struct rate at_once = policy_limit(p, out->v.profile, LIMIT_CONCURRENT),
+		    octets = policy_limit(p, out->v.profile, LIMIT_BANDWIDTH);
+	out->concurrent = at_once.amount < UINT32_MAX ? (uint32_t)at_once.amount : UINT32_MAX;
+	out->bandwidth = octets.amount ? octets.amount / octets.period_s : 0;
+	if (octets.amount && out->bandwidth == 0)
+		out->bandwidth = 1;
+}
+
 const struct policy *decide_begin(struct decide_thread *t, const struct question *q, struct now now,
 				  struct decision *out, struct facts *f)
 {
@@ -611,12 +652,16 @@ const struct policy *decide_begin(struct decide_thread *t, const struct question
 	copy(out->task, sizeof(out->task), f->binding ? t->row.task : "");
 	out->policy[0] = '\0';
 	out->deny_ttl_s = 0;
-	out->ancestor = false;
+	out->concurrent = 0;
+	out->bandwidth = 0;
+	out->retry_after_s = 0;
+	out->dropped = out->quiet = out->ancestor = false;
 	if (p) {
 		struct policy_info i;
 		policy_info(p, &i);
 		copy(out->policy, sizeof(out->policy), i.digest);
 		out->deny_ttl_s = policy_deny_ttl_s(p, out->v.profile);
+		set_flow(p, out);
 		out->ancestor = out->v.action == ACTION_DENY && q->layer == LAYER_DNS && q->name &&
 				verdict_is_ancestor(p, out->v.profile, q->name);
 	}
@@ -627,6 +672,68 @@ const struct policy *decide_begin(struct decide_thread *t, const struct question
 void decide_end(struct decide_thread *t)
 {
 	slot_release(t->reader);
+}
+
+/* ---- limits ---- */
+
+void decide_charge(struct decide_thread *t, const struct question *q, const struct policy *p,
+		   struct now now, struct decision *out)
+{
+	struct decider *d = t->of;
+	const struct charge_tables tables = budgets_tables(d->budgets);
+	enum reason was = out->v.reason;
+	struct charge c = charge_question(&tables, budgets_counts(d->budgets), p, q,
+					  out->generation, &now, &out->v);
+	out->dropped = c.dropped;
+	out->quiet = c.quiet;
+	out->retry_after_s = c.limited ? c.retry_after_s : 0;
+	if (out->v.reason != was)
+		decide_describe(t, p, out);
+}
+
+void decide_ask(struct decide_thread *t, const struct question *q, struct now now,
+		struct decision *out)
+{
+	struct facts f;
+	const struct policy *p = decide_begin(t, q, now, out, &f);
+	decide_charge(t, q, p, now, out);
+	decide_end(t);
+}
+
+bool decide_lookup_begin(struct decide_thread *t, const struct question *q, struct now now,
+			 struct decision *d, struct lookup *out)
+{
+	const struct charge_tables tables = budgets_tables(t->of->budgets);
+	const struct subject who = { q->src, d->generation };
+	enum reason why = REASON_UNRESOLVED;
+	/* the gateway's own are not counted */
+	*out = (struct lookup){ d->generation, d->v.below, !d->v.any_profile && !d->v.unpoliced };
+	if (!out->counted)
+		return true;
+	if (!charge_failing(&tables, q, d->generation, d->v.below, now.boot_ns)) {
+		if (subject_take(t->of->lookups, SUBJECT_QUESTIONS, &who, MAX_LOOKUPS))
+			return true;
+		why = REASON_RATE_LIMIT;
+		d->retry_after_s = 1;
+	}
+	d->quiet = charge_said(&tables, q, d->generation, now.boot_ns);
+	d->v.action = ACTION_DENY;
+	d->v.reason = why;
+	d->v.observed = false;
+	return false;
+}
+
+void decide_lookup_end(struct decide_thread *t, const struct question *q, const struct lookup *l,
+		       bool answered)
+{
+	const struct subject who = { q->src, l->generation };
+	if (!l->counted)
+		return;
+	subject_give(t->of->lookups, SUBJECT_QUESTIONS, &who);
+	if (answered)
+		return;
+	const struct charge_tables tables = budgets_tables(t->of->budgets);
+	charge_failure(&tables, q, l->generation, l->below, clock_ns(CLOCK_BOOTTIME));
 }
 
 void decide_judge(struct decide_thread *t, const struct question *q, struct now now,
@@ -640,7 +747,7 @@ void decide_judge(struct decide_thread *t, const struct question *q, struct now 
 void decide_record(struct decide_thread *t, const struct question *q, struct now now,
 		   const struct decision *d, const char *id, size_t id_len)
 {
-	if (!is_audited(t->of, &d->v))
+	if (d->quiet || !is_audited(t->of, &d->v))
 		return;
 	struct audit_event e = {
 		.wall_ns = now.wall_ns,

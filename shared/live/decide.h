@@ -77,8 +77,8 @@ struct decision {
 	char rule[13];
 	char policy[13]; /* digest of the policy that decided, "" for no-policy */
 	uint32_t deny_ttl_s;
-	uint32_t concurrent;	/* connections that the subject may have at a time; 0: any number */
-	uint64_t bandwidth;	/* octets a second that the subject may send or receive; 0: any */
+	uint32_t concurrent;    /* connections that the subject may have at a time; 0: any number */
+	uint64_t bandwidth;     /* octets a second that the subject may send or receive; 0: any */
 	uint32_t retry_after_s; /* where a limit was reached */
 	bool dropped; /* so far beyond its limits that it gets no answer at all; not written down */
 	bool quiet;   /* not to be written down: as the one before */
@@ -125,6 +125,13 @@ void decide_charge(struct decide_thread *t, const struct question *q, const stru
 		   struct now now, struct decision *out);
 void decide_end(struct decide_thread *t);
 
+/* A look-up that is under way for a subject. */
+struct lookup {
+	uint64_t generation;
+	uint8_t below;
+	bool counted;
+};
+
 /*
  * A resolver's: may a look-up begin for the subject of a decision that allows it? False: too many of
  * its look-ups are under way (the decision is rate-limit then), or those below this name bring no
@@ -132,9 +139,9 @@ void decide_end(struct decide_thread *t);
  * says whether anybody answered at all.
  */
 bool decide_lookup_begin(struct decide_thread *t, const struct question *q, struct now now,
-			 struct decision *out);
-void decide_lookup_end(struct decide_thread *t, const struct question *q,
-		       const struct decision *d, bool answered);
+			 struct decision *d, struct lookup *out);
+void decide_lookup_end(struct decide_thread *t, const struct question *q, const struct lookup *l,
+		       bool answered);
 /* Pins addresses that DNS gave to the subject of a decision, for a name. A resolver's to do. */
 void decide_pin(struct decide_thread *t, const struct question *q, uint64_t generation,
 		const struct addr *v, unsigned n, uint32_t ttl_s, uint64_t now_ns);

@@ -117,14 +117,23 @@ static struct limit_cell *take_from_most(const struct spot *s)
 	return victim;
 }
 
+static unsigned count_free(const struct spot *s, unsigned bucket, uint64_t now_ns)
+{
+	unsigned n = 0;
+	for (unsigned i = 0; i < WAYS; i++)
+		n += cell_until(&s->bucket[bucket][i]) <= now_ns;
+	return n;
+}
+
 /*
- * Makes a place the newcomer's. A free one needs no cleaning: clocks in the past are as good as none.
+ * Makes a place the newcomer's, in the emptier of the two buckets. A free one needs no cleaning: clocks in the past are as good as none.
  * Another thread may be just as far: then its cell is found.
  */
 static struct limit_cell *settle_in(const struct spot *s, uint64_t now_ns)
 {
+	unsigned first = count_free(s, 0, now_ns) >= count_free(s, 1, now_ns) ? 0 : WAYS;
 	for (unsigned i = 0; i < PLACES; i++) {
-		struct limit_cell *c = place(s, i);
+		struct limit_cell *c = place(s, (first + i) % PLACES);
 		uint64_t old = get(&c->key);
 		if (old == s->key)
 			return c;

@@ -252,7 +252,6 @@ static void forward(struct desk *d, struct query *q)
 
 static void judge(struct desk *d, struct query *q)
 {
-	struct gate g;
 	bool in = q->asked.qclass == WIRE_CLASS_IN;
 	q->q = (struct question){
 		.layer = LAYER_DNS, .src = q->from.src, .qtype = q->asked.qtype, .name = &q->name
@@ -261,12 +260,13 @@ static void judge(struct desk *d, struct query *q)
 		q->q.name = NULL;
 	if (!q->q.name || !in)
 		q->q.flaw = FLAW_MALFORMED;
-	gate_open(&g, d->t->judge, &q->q, q->now, &q->d);
-	if (gate_close(&g) && q->q.name && in) {
+	if (gate_ask(d->t->judge, &q->q, q->now, &q->d) && q->q.name && in) {
 		forward(d, q);
 		return;
 	}
 	record(d, q, q->now);
+	if (q->d.dropped)
+		return;
 	if (q->d.v.unpoliced) /* not ours to judge, and nothing that we could pass on */
 		send_to(&q->from, d->out,
 			reply_rcode(d->out, sizeof(d->out), &q->asked, RCODE_REFUSED, NULL));

@@ -16,7 +16,7 @@
 
 #include "shared/dns/reply.h"
 #include "shared/host/endpoint.h"
-#include "unbound-module/shim/subject.h"
+#include "shared/live/subject.h"
 
 enum { SHIM_MAX_LISTENERS = 16, SHIM_MAX_THREADS = 64 };
 

@@ -97,8 +97,17 @@ def variables(values, scope=TXN):
     return b"".join(b"\x01\x03" + bytes((scope,)) + text(k) + typed(v) for k, v in values.items())
 
 
+# What gateway.cfg holds a connection to.
+FLOW = {"concurrent": 256, "rate": "52428800"}
+
+
 def judge(plan, message, args):
     """As naive as can be: HAProxy's own reading of the name is believed."""
+    answer = decide(plan, message, args)
+    return answer if answer["verdict"] == "deny" else {**plan.get("flow", FLOW), **answer}
+
+
+def decide(plan, message, args):
     port = args["dport"]
     if message == "cx-tcp":
         kind = plan["ports"].get(str(port))

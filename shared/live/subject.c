@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Counters of what subjects have open; see subject.h. Never grows. */
-#include "unbound-module/shim/subject.h"
+#include "shared/live/subject.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>

@@ -6,8 +6,8 @@
  *
  * Any thread; no locks.
  */
-#ifndef CX_SHIM_SUBJECT_H
-#define CX_SHIM_SUBJECT_H
+#ifndef CX_SUBJECT_H
+#define CX_SUBJECT_H
 
 #include <stdbool.h>
 #include <stdint.h>
