@@ -403,6 +403,8 @@ void request_read(struct request *out, struct reader payload)
 	if (!m)
 		(void)spop_as_addr(&a.v[ARG_SRC], &out->q.src);
 	read_src_port(out, &a);
+	out->q.paid = a.v[ARG_AUTHORITY].type != SPOP_NULL &&
+		      (out->q.layer == LAYER_TLS || out->q.layer == LAYER_TCP);
 	read_bind(out, &a);
 	read_id(out, &a);
 }

@@ -1151,14 +1151,16 @@ static const char *setting(const char *name, const char *otherwise)
 	return s && *s ? s : otherwise;
 }
 
-static bool read_min_serial(uint64_t *out)
+static bool read_number(const char *name, uint64_t *out)
 {
-	const char *s = setting("CX_MIN_SERIAL", "0");
+	const char *s = setting(name, "0");
 	uint64_t v = 0;
 
 	for (; *s; s++) {
-		if (*s < '0' || *s > '9' || v > (UINT64_MAX - 9) / 10)
+		if (*s < '0' || *s > '9' || v > (UINT64_MAX - 9) / 10) {
+			doubt("not a number", name);
 			return false;
+		}
 		v = v * 10 + (uint64_t)(*s - '0');
 	}
 	*out = v;
@@ -1167,6 +1169,7 @@ static bool read_min_serial(uint64_t *out)
 
 static void start_decider(void)
 {
+	uint64_t max_lookups = 0;
 	struct decider_options o = {
 		.component = "unbound",
 		.policy_path = setting("CX_POLICY", "/var/lib/cx/policy.bin"),
@@ -1182,10 +1185,11 @@ static void start_decider(void)
 
 	if (!strcmp(o.audit_path, "off"))
 		o.audit_path = NULL;
-	if (!read_min_serial(&o.min_serial))
-		doubt("not a number", "CX_MIN_SERIAL");
-	else
+	if (read_number("CX_MIN_SERIAL", &o.min_serial) &&
+	    read_number("CX_MAX_LOOKUPS", &max_lookups)) {
+		o.max_lookups = max_lookups < UINT32_MAX ? (unsigned)max_lookups : UINT32_MAX;
 		cx.decider = decider_start(&o);
+	}
 	if (!cx.decider)
 		log_err("cx: no-policy why=\"could not start; every client is refused\"");
 }

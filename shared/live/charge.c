@@ -144,6 +144,8 @@ static bool pay_kind(struct bill *b, enum limit_kind k)
 
 static bool pay_source(struct bill *b)
 {
+	if (b->q->paid)
+		return true;
 	if (b->q->layer == LAYER_HTTP && b->q->opens && !pay_kind(b, LIMIT_CONNECTIONS))
 		return false;
 	return pay_kind(b, kind_of(b->q));
@@ -177,7 +179,7 @@ static bool pay_names(struct bill *b)
 {
 	const struct name *n = b->q->name;
 	const struct verdict *v = b->v;
-	if (b->q->layer == LAYER_TCP || !n || v->below == 0)
+	if (b->q->layer == LAYER_TCP || b->q->layer == LAYER_CONNECT || !n || v->below == 0)
 		return true;
 	const struct thing name = { WHAT_NAME, n->n_labels, 0 },
 			   wildcard = { WHAT_NAMES, v->below, 0 };
@@ -211,7 +213,7 @@ static bool pay_entries(struct bill *b)
 	for (unsigned i = 0; i < v->n_limited; i++) {
 		uint32_t r = v->limited[i];
 		if ((opens && !pay_entry(b, r, LIMIT_CONNECTIONS, WHAT_ENTRY, 1)) ||
-		    !pay_entry(b, r, kind_of(b->q), WHAT_ENTRY, 1))
+		    (!b->q->paid && !pay_entry(b, r, kind_of(b->q), WHAT_ENTRY, 1)))
 			return false;
 		if (b->fresh && (!pay_entry(b, r, LIMIT_DNS_NAMES, WHAT_BUDGET, 1) ||
 				 !pay_entry(b, r, LIMIT_DNS_OCTETS, WHAT_BUDGET,
@@ -283,8 +285,8 @@ struct charge charge_question(const struct charge_tables *t, struct charge_count
 		.t = t, .p = p, .q = q, .v = v, .generation = generation, .now_ns = now->boot_ns
 	};
 	/* what only says what comes next is paid when that has come */
-	if (!p || !t->own || v->unpoliced || v->any_profile || v->action == ACTION_NEXT ||
-	    v->reason == REASON_INTERNAL_ERROR)
+	if (!p || !t->own || v->unpoliced || v->any_profile || v->reason == REASON_INTERNAL_ERROR ||
+	    (v->action == ACTION_NEXT && q->layer != LAYER_CONNECT))
 		return b.out;
 	pay_all(&b);
 	if (!b.out.limited)

@@ -6,6 +6,7 @@
  *   - The source pays for every question, also for a denied one: `dns`, `connections` or `requests`.
  *   - A name below a wildcard that the subject did not ask for lately costs one of `dns_names`, and its
  *     octets below the wildcard of `dns_octets`; paid before anything is looked up.
+ *     A CONNECT is charged as the connection that it asks for, what is in it no more.
  *   - Every entry with limits that permits the question is paid, too.
  *   - Who goes on far beyond the source's limits (by as much again) is not even refused: `dropped`.
  *

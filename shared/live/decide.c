@@ -27,9 +27,9 @@ enum {
 	POLL_TICKS =
 		10, /* the policy file, and whether the bindings are still ours, every 100 ms */
 	LOCALS_TICKS = 100, /* the gateway's addresses every second */
-	PINS_TICKS = 20,  /* whether the tables of pins and limits are still theirs, every 200 ms */
-	MAX_LOOKUPS = 64, /* of one subject under way at a time */
-	MAX_PINNED = 16   /* names that one destination may be judged by */
+	PINS_TICKS = 20, /* whether the tables of pins and limits are still theirs, every 200 ms */
+	MAX_LOOKUPS = 100, /* of one subject under way at a time */
+	MAX_PINNED = 16    /* names that one destination may be judged by */
 };
 
 /* The resolvers that may write pins. */
@@ -66,7 +66,8 @@ struct decider {
 	struct old_pins *old_pins;
 	char pins_why[PIN_WHY_SIZE]; /* what was said last of why there are none to write */
 	struct budgets *budgets;
-	struct subjects *lookups;        /* under way, of each subject */
+	struct subjects *lookups;        /* under way, of each subject ... */
+	unsigned max_lookups;            /* ... and how many at most */
 	char limits_why[LIMIT_WHY_SIZE]; /* what was said last of why they are not in a file */
 	bool denied_only;
 	pthread_t thread;
@@ -412,6 +413,7 @@ struct decider *decider_start(const struct decider_options *o)
 	watch_pins(d);
 	d->budgets = budgets_new(d->runtime_dir, o->component);
 	d->lookups = subjects_new();
+	d->max_lookups = o->max_lookups ? o->max_lookups : MAX_LOOKUPS;
 	if (d->budgets)
 		watch_limits(d);
 	d->slot = slot_new(o->policy_path, &trust);
@@ -711,7 +713,7 @@ bool decide_lookup_begin(struct decide_thread *t, const struct question *q, stru
 	if (!out->counted)
 		return true;
 	if (!charge_failing(&tables, q, d->generation, d->v.below, now.boot_ns)) {
-		if (subject_take(t->of->lookups, SUBJECT_QUESTIONS, &who, MAX_LOOKUPS))
+		if (subject_take(t->of->lookups, SUBJECT_QUESTIONS, &who, t->of->max_lookups))
 			return true;
 		why = REASON_RATE_LIMIT;
 		d->retry_after_s = 1;

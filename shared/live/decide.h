@@ -40,7 +40,8 @@ struct decider_options {
 	const char *pubkey_path; /* PEM, Ed25519; NULL: signatures are not required */
 	const char *audience;    /* what this host is: struct policy_trust; NULL: any */
 	uint64_t min_serial;
-	uint64_t features; /* FEATURE_* that this plugin enforces */
+	uint64_t features;    /* FEATURE_* that this plugin enforces */
+	unsigned max_lookups; /* of one subject under way, decide_lookup_begin(); 0: 100 */
 	bool audit_denied_only;
 	decide_log *log;
 	void *log_arg;

@@ -216,6 +216,8 @@ struct limits *limits_create(const char *runtime_dir, const char *writer, size_t
 	if (!l && make_file(d, cells, why))
 		l = take_file(d, &dir, true, why);
 	close(d);
+	if (l)
+		why[0] = '\0'; /* why the one before could not be used does not matter */
 	return l;
 }
 

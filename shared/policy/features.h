@@ -42,9 +42,9 @@ enum feature {
 
 /* What the module and the agent of this version both enforce. */
 #define FEATURES_ENFORCED                                                                          \
-	(FEATURE(HTTP_RULES) | FEATURE(IGNORE) | FEATURE(ECH_ALLOW) | FEATURE(AUDIENCE) |          \
-	 FEATURE(BINDINGS) | FEATURE(TASKS) | FEATURE(PRIVATE_RANGES) | FEATURE(ANCESTORS) |       \
-	 FEATURE(AAAA) | FEATURE(RESOLVERS) | FEATURE(PINS))
+	(FEATURE(LIMITS) | FEATURE(HTTP_RULES) | FEATURE(IGNORE) | FEATURE(ECH_ALLOW) |            \
+	 FEATURE(AUDIENCE) | FEATURE(BINDINGS) | FEATURE(TASKS) | FEATURE(PRIVATE_RANGES) |        \
+	 FEATURE(ANCESTORS) | FEATURE(AAAA) | FEATURE(RESOLVERS) | FEATURE(PINS))
 
 /* The construct behind a bit, or "unknown". */
 const char *feature_text(unsigned bit);

@@ -22,6 +22,7 @@ MAIN = """
 version: 1
 revision: main
 network:
+  limits: {connections: 1000000/s, requests: 1000000/s, dns_names: 1000000/s, dns_octets: 1GiB/s}
   presets: []
   allowlist:
     - a.example
@@ -43,7 +44,10 @@ unlisted_sources: deny
 OTHER = """
 version: 1
 revision: other
-network: {presets: [], allowlist: [b.example]}
+network:
+  presets: []
+  limits: {connections: 1000000/s, requests: 1000000/s, dns_names: 1000000/s, dns_octets: 1GiB/s}
+  allowlist: [b.example]
 sources: {10.0.0.0/8: default}
 unlisted_sources: deny
 """

@@ -241,7 +241,7 @@ remote-control:
         self.audit = os.path.join(self.dir, "audit.jsonl")
         e = {k: v for k, v in os.environ.items() if not k.startswith("CX_")}
         e.update({"CX_RUNTIME_DIR": self.dir, "CX_POLICY": policy or os.path.join(self.dir, "no-policy.bin"),
-                  "CX_AUDIT": self.audit if audit == "on" else audit})
+                  "CX_AUDIT": self.audit if audit == "on" else audit, "CX_MAX_LOOKUPS": "100000"})
         e.update(sanitizer_options(self.dir))
         e.update(env or {})
         super().__init__(lab, (program or [os.path.join(self.tree, "sbin", "unbound")]) +

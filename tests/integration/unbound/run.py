@@ -66,10 +66,14 @@ def race_zone():
 EXTRA = ["rich", "alias", "short", "prefetch", "_sip._tcp", "onlya", "missing"]
 
 
+# Cases other than those of limits ask as fast as they can.
+ANY_RATE = "{dns: 1000000/s, dns_names: 1000000/s, dns_octets: 1GiB/s}"
+
+
 def profile(name, classes, ttl_s, extra=(), deny=()):
     names = ["h%d.%s" % (i, ZONE) for i in range(N_NAMES) if i % 4 in classes]
     names += ["%s.%s" % (e, ZONE) if not e.endswith(".") else e[:-1] for e in extra]
-    text = "  %s:\n    presets: []\n    dns: {deny_ttl: %ds}\n    allowlist:\n" % (name, ttl_s)
+    text = "  %s:\n    presets: []\n    limits: %s\n    dns: {deny_ttl: %ds}\n    allowlist:\n" % (name, ANY_RATE, ttl_s)
     text += "".join("      - \"%s\"\n" % n for n in names) if names else "      []\n"
     if deny:
         text += "    deny:\n" + "".join("      - \"%s\"\n" % n for n in deny)
