@@ -337,8 +337,9 @@ integration-spoa: $(BUILD)/cx-spoa $(BUILD)/cx-policyc
 # ---- cx-dns --------------------------------------------------------------------------------------
 # Before the distribution's Unbound, and before upstreams that lie.
 .PHONY: integration-dns integration-dns-sanitized
-integration-dns: $(BUILD)/cx-dns $(BUILD)/cx-spoa $(BUILD)/cx-policyc $(BUILD)/race
-	BUILD=$(BUILD) tests/integration/dns/run.py
+integration-dns: $(BUILD)/cx-dns $(BUILD)/cx-spoa $(BUILD)/cx-policyc $(BUILD)/cxctl $(BUILD)/race
+	@rc=0; BUILD=$(BUILD) tests/integration/dns/run.py || rc=1; \
+		tests/integration/dns/bound.py --build $(BUILD) || rc=1; exit $$rc
 integration-dns-sanitized: $(BUILD)/cx-dns $(BUILD)/cx-spoa $(BUILD)/cx-policyc $(BUILD)/race
 	BUILD=$(BUILD) tests/integration/dns/run.py --sanitized
 
