@@ -35,7 +35,7 @@ PRESETS := $(addprefix shared/compile/presets/,apt.yaml bitbucket.yaml crates.ya
 	default.yaml docker.yaml github.yaml gitlab.yaml go.yaml maven.yaml npm.yaml openai.yaml pypi.yaml \
 	rubygems.yaml)
 POLICYC_SRC := shared/tools/policyc.c shared/tools/trials.c shared/tools/target.c
-CXCTL_SRC := shared/tools/cxctl.c shared/tools/target.c shared/tools/bindcmd.c shared/tools/binding.c \
+CXCTL_SRC := shared/tools/cxctl.c shared/tools/target.c shared/tools/explain.c shared/tools/bindcmd.c shared/tools/bindings.c shared/tools/binding.c \
 	shared/tools/netlink.c shared/tools/cut.c shared/tools/cutcmd.c shared/live/bindwrite.c shared/live/bind.c \
 	shared/live/locals.c shared/live/stream.c
 HOST_SRC := shared/host/say.c shared/host/endpoint.c shared/host/privilege.c

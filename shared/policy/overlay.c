@@ -148,3 +148,22 @@ bool overlay_permits(const struct overlay_entry *e, unsigned protocol, uint16_t 
 	return e->n_ports == 0 &&
 	       ((protocol == PROTO_HTTPS && port == 443) || (protocol == PROTO_HTTP && port == 80));
 }
+
+void overlay_to_text(const struct overlay_entry *e, char out[OVERLAY_TEXT_SIZE])
+{
+	const size_t size = OVERLAY_TEXT_SIZE;
+	static const char *const protocols[] = { "https", "http", "tcp" };
+	char name[NAME_TEXT_SIZE];
+	name_to_text(&e->name, name);
+	size_t n =
+		(size_t)snprintf(out, size, "%s%.253s", e->flags & OVERLAY_BELOW ? "*." : "", name);
+	for (unsigned i = 0; i < e->n_ports; i++) {
+		n += (size_t)snprintf(out + n, size - n, "%c%u", i ? ',' : ':', e->ports[i].lo);
+		if (e->ports[i].hi != e->ports[i].lo)
+			n += (size_t)snprintf(out + n, size - n, "-%u", e->ports[i].hi);
+	}
+	for (unsigned i = 0, k = 0; i < 3; i++)
+		if (e->protocols & 1u << i)
+			n += (size_t)snprintf(out + n, size - n, "%c%s", k++ ? '+' : '/',
+					      protocols[i]);
+}

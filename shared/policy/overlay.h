@@ -17,7 +17,7 @@
 #include "shared/base/bytes.h"
 #include "shared/base/name.h"
 
-enum { OVERLAY_MAX_PORTS = 8, OVERLAY_WHY_SIZE = 128 };
+enum { OVERLAY_MAX_PORTS = 8, OVERLAY_WHY_SIZE = 128, OVERLAY_TEXT_SIZE = 512 };
 
 enum overlay_flag {
 	OVERLAY_BELOW = 1, /* names below it, not itself */
@@ -43,6 +43,9 @@ struct overlay_entry {
  */
 bool overlay_from_text(struct overlay_entry *out, const char *s, bool only,
 		       char why[OVERLAY_WHY_SIZE]);
+
+/* The entry as overlay_from_text() takes it. */
+void overlay_to_text(const struct overlay_entry *e, char out[OVERLAY_TEXT_SIZE]);
 
 void overlay_put(struct writer *w, const struct overlay_entry *e);
 /* The next entry; false at the end, and where the bytes are not an entry (then r->bad). */

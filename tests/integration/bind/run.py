@@ -241,6 +241,37 @@ def statuses(b, c):
     b.unbind()
 
 
+def explained(b, c):
+    """cxctl explain answers a bound source as the plugins would, and says by which binding."""
+    def ask(source, target, *more):
+        done = subprocess.run([b.build / "cxctl", "explain", "-p", b.policy, "-s", source, target, *more],
+                              text=True, capture_output=True, timeout=60)
+        return done, json.loads(done.stdout) if "--json" in more and done.returncode < 2 else {}
+
+    there = ("--json", "--runtime-dir", b.run_dir)
+    done, said = ask(ADDR, "https://b.example.com", *there)
+    c.check("explain, before bind: no-binding", done.returncode == 1 and said["reason"] == "no-binding" and
+            said["bound"] is False and said["why_unbound"], done)
+    bound = b.bind(f"{ADDR},{ADDR6}", "t1", "--add", "x.staging.example.com")
+    for target, verdict, added in (("https://b.example.com", "allow", False), ("https://a.example.com", "deny", False),
+                                   ("https://x.staging.example.com", "allow", True)):
+        done, said = ask(ADDR, target, *there)
+        c.check(f"explain, bound: {verdict} {target}", said.get("verdict") == verdict and said["added"] is added and
+                done.returncode == (verdict == "deny"), done)
+    c.check("explain, bound: task, generation and additions", said["task"] == "t1" and said["profile"] == "ci" and
+            said["generation"] == generation(bound) and said["add"] == ["x.staging.example.com/https+http"] and
+            said["only"] == [], said)
+    done, _ = ask(ADDR, "https://x.staging.example.com", "-R", b.run_dir)
+    c.check("explain, bound: the same for people", f"task:     t1 (generation {generation(bound)})\n"
+            "adds:     x.staging.example.com/https+http\n" in done.stdout and "one that the binding adds" in done.stdout, done)
+    done, _ = ask("10.9.0.6", "https://b.example.com", "-R", b.run_dir)
+    c.check("explain, another address: none, and why", done.returncode == 1 and "binding:  none in " in done.stdout and
+            "nothing is bound to it" in done.stdout, done)
+    b.unbind()
+    done, said = ask(ADDR, "https://b.example.com", *there)
+    c.check("explain, after unbind: no-binding", said["reason"] == "no-binding" and "task" not in said, done)
+
+
 def without_the_sets(b, c):
     b.at("gw", "nft", "rename", "chain", "inet", "cx", "dns", "dns2")
     ruleset = b.at("gw", "nft", "list", "ruleset").stdout
@@ -514,7 +545,7 @@ def orchestrator_in_python(b, c):
         c.check("cx_bindings: unbound after a failure", is_clean(b))
 
 
-CASES = {f.__name__: f for f in (statuses, without_the_sets, connections_end, thousands_of_connections,
+CASES = {f.__name__: f for f in (statuses, explained, without_the_sets, connections_end, thousands_of_connections,
                                  killed_anywhere, two_writers, batch, sync, deadlines, another_boot,
                                  orchestrator_in_shell, orchestrator_in_python)}
 
