@@ -34,9 +34,9 @@ struct query {
 	struct question q;
 	struct decision d;
 	struct now now; /* of the question */
-	struct subject who;
+	struct lookup lookup;
 	double since;
-	bool retried;
+	bool retried, answered;
 };
 
 /* A question that the upstream did not answer, lately (RFC 9520). */
@@ -155,7 +155,7 @@ static void open_query(struct desk *d, struct query *q)
 	d->last = q;
 	d->n_open++;
 	q->since = ev_now(d->t->loop);
-	q->retried = false;
+	q->retried = q->answered = false;
 	if (q->from.conn)
 		tcp_hold(q->from.conn, &q->hold);
 }
@@ -165,7 +165,7 @@ static void close_query(struct query *q)
 {
 	struct desk *d = q->of;
 	upstream_cancel(d->t->upstream, &q->x);
-	subject_give(d->t->o->subjects, SUBJECT_QUESTIONS, &q->who);
+	decide_lookup_end(d->t->judge, &q->q, &q->lookup, q->answered);
 	if (q->from.conn)
 		tcp_release(q->from.conn, &q->hold);
 	if (q->prev)
@@ -198,6 +198,8 @@ void desk_forget(struct hold *h)
 	struct query *q = (struct query *)((char *)h - offsetof(struct query, hold));
 	record(q->of, q, q->now);
 	q->from.conn = NULL;
+	/* who leaves early has not shown that nobody answers */
+	q->answered = ev_now(q->of->t->loop) - q->since < retry_s;
 	close_query(q);
 }
 
@@ -208,15 +210,21 @@ unsigned desk_open(const struct desk *d)
 
 /* ---- questions in ---- */
 
-/* No place for it: the subject has its share, or all are taken. */
-static void turn_away(struct desk *d, struct query *q, bool crowded)
+static void refuse(struct desk *d, struct query *q)
+{
+	record(d, q, q->now);
+	if (!q->d.dropped)
+		send_refusal(d, &q->from, &q->asked, &q->d);
+}
+
+/* All places are taken. */
+static void turn_away(struct desk *d, struct query *q)
 {
 	q->d.v.action = ACTION_DENY;
 	q->d.v.reason = REASON_RATE_LIMIT;
 	q->d.v.observed = false;
-	record(d, q, q->now);
-	send_refusal(d, &q->from, &q->asked, &q->d);
-	if (crowded && !atomic_exchange(&d->t->o->crowded, true))
+	refuse(d, q);
+	if (!atomic_exchange(&d->t->o->crowded, true))
 		say(DECIDE_WARNING, "questions-refused", "limit=%d", QUERIES);
 }
 
@@ -225,7 +233,7 @@ static void ask_upstream(struct desk *d, struct query *q)
 	uint8_t wire[WIRE_NAME];
 	memcpy(wire, q->name.wire, q->name.len);
 	wire[q->name.len] = 0;
-	q->x.subject = wire_name_hash(q->q.src.b, sizeof(q->q.src.b)) ^ q->who.generation;
+	q->x.subject = wire_name_hash(q->q.src.b, sizeof(q->q.src.b)) ^ q->d.generation;
 	upstream_ask(d->t->upstream, &q->x, &q->from, wire, q->name.len + 1u, q->q.qtype,
 		     q->asked.flags, q->asked.dnssec_ok);
 }
@@ -235,15 +243,13 @@ static void forward(struct desk *d, struct query *q)
 {
 	q->q.has_generation = true;
 	q->q.generation = q->d.generation;
-	q->who = (struct subject){ q->q.src, q->d.generation };
 	if (failed_lately(d, q)) {
 		record(d, q, q->now);
 		send_failure(d, &q->from, &q->asked, EDE_CACHED_ERROR);
 	} else if (!d->unused) {
-		turn_away(d, q, true);
-	} else if (!subject_take(d->t->o->subjects, SUBJECT_QUESTIONS, &q->who,
-				 d->t->o->max_questions)) {
-		turn_away(d, q, false);
+		turn_away(d, q);
+	} else if (!decide_lookup_begin(d->t->judge, &q->q, q->now, &q->d, &q->lookup)) {
+		refuse(d, q);
 	} else {
 		open_query(d, q);
 		ask_upstream(d, q);
@@ -264,14 +270,11 @@ static void judge(struct desk *d, struct query *q)
 		forward(d, q);
 		return;
 	}
-	record(d, q, q->now);
-	if (q->d.dropped)
-		return;
 	if (q->d.v.unpoliced) /* not ours to judge, and nothing that we could pass on */
 		send_to(&q->from, d->out,
 			reply_rcode(d->out, sizeof(d->out), &q->asked, RCODE_REFUSED, NULL));
 	else
-		send_refusal(d, &q->from, &q->asked, &q->d);
+		refuse(d, q);
 }
 
 void desk_ask(struct desk *d, const struct origin *from, const uint8_t *msg, size_t n,
@@ -351,6 +354,7 @@ static void on_answer(struct exchange *x, enum upstream_event ev, const uint8_t 
 		upstream_ask_tcp(d->t->upstream, x, &q->from);
 		return;
 	}
+	q->answered = (msg[3] & WIRE_RCODE) != RCODE_SERVFAIL;
 	size_t len = compose(d, q, ev, msg, n);
 	close_query(q);
 	send_to(&to, d->out, len);

@@ -19,18 +19,13 @@
 
 enum { EXIT_OK = 0, EXIT_USAGE = 2, EXIT_SYSTEM = 3 };
 
-enum {
-	MAX_DEFAULT_THREADS = 4,
-	MAX_FILES = 65536,
-	DEFAULT_QUESTIONS = 100,
-	DEFAULT_CONNS = 16,
-	DEFAULT_IDLE_S = 10
-};
+enum { MAX_DEFAULT_THREADS = 4, MAX_FILES = 65536, DEFAULT_CONNS = 16, DEFAULT_IDLE_S = 10 };
 
 struct options {
 	const char *policy, *runtime, *audit, *pubkey, *audience, *user;
 	bool denied_only;
 	bool has_upstream;
+	unsigned max_open; /* 0: the default */
 	uint64_t min_serial;
 };
 
@@ -136,7 +131,7 @@ static bool take_option(struct options *o, struct shim_options *so, int c, const
 		o->audience = value;
 		return true;
 	case OPT_OPEN:
-		return parse_number(&n, value, 1, 4096) && (so->max_questions = (unsigned)n);
+		return parse_number(&n, value, 1, 4096) && (o->max_open = (unsigned)n);
 	case OPT_TCP:
 		return parse_number(&n, value, 1, 1024) && (so->max_conns = (unsigned)n);
 	default:
@@ -193,6 +188,7 @@ static int serve(const struct options *o, struct shim_options *so, const struct 
 		.policy_path = o->policy,
 		.runtime_dir = o->runtime,
 		.pins_write = "dns",
+		.max_lookups = o->max_open,
 		.audit_path = o->audit[0] ? o->audit : NULL,
 		.audit_denied_only = o->denied_only,
 		.pubkey_path = o->pubkey,
@@ -238,8 +234,7 @@ static int start(const struct options *o, struct shim_options *so)
 
 int main(int argc, char **argv)
 {
-	static struct shim_options so = { .max_questions = DEFAULT_QUESTIONS,
-					  .max_conns = DEFAULT_CONNS,
+	static struct shim_options so = { .max_conns = DEFAULT_CONNS,
 					  .tcp_idle_s = DEFAULT_IDLE_S };
 	struct options o = { .policy = "/var/lib/cx/policy.bin",
 			     .runtime = "/run/cx",

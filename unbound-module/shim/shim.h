@@ -26,8 +26,7 @@ struct shim_options {
 	bool proxy_v2;
 	unsigned threads, n_listeners;
 	struct endpoint listen[SHIM_MAX_LISTENERS];
-	unsigned max_questions; /* of a subject, at the upstream at once */
-	unsigned max_conns;     /* of a subject */
+	unsigned max_conns; /* of a subject */
 	double tcp_idle_s;
 	struct decider *decider;
 	struct subjects *subjects;

@@ -25,12 +25,20 @@ UNBOUND = "/usr/sbin/unbound"
 ANSWER = "198.51.100.77"
 
 
+def low_port():
+    """Below the ports that the kernel gives out: nobody gets it by chance."""
+    while True:
+        port = free_port()
+        if port < 32000:
+            return port
+
+
 class Stock(Process):
     """The package's Unbound with the package's configuration and conf/unbound/cx-dns.conf, another port in
     it; `more` is what the test needs: stubs instead of the Internet."""
 
     def __init__(self, lab, stubs=None, more="", proxy=False):
-        self.port = free_port()
+        self.port = low_port()
         self.dir = lab.new("stock")
         os.mkdir(self.dir)
         ours = read(os.path.join(ROOT, "conf/unbound/cx-dns.conf"))
@@ -71,7 +79,7 @@ server:
 class Shim(Process):
     def __init__(self, lab, policy, upstream, *more, listen=("127.0.0.1",), threads=2, audit=True,
                  runtime=None, wait=True, user=None):
-        self.port = free_port()
+        self.port = low_port()
         self.dir = lab.new("shim")
         os.mkdir(self.dir)
         self.runtime = runtime or self.dir
@@ -177,13 +185,6 @@ def good(q, address=ANSWER, n=1, ttl=60):
     return r
 
 
-def low_port():
-    while True:
-        port = free_port()
-        if port < 32000:
-            return port
-
-
 class Upstream:
     """A resolver that a test scripts: `say(q, tcp, send)` gets each question and a function to send octets with
     (over UDP also `send(data, other=True)`, from another port). Counts what it was asked."""
@@ -194,7 +195,6 @@ class Upstream:
         self.asked = []
         self.clients = []
         self.lock = threading.Lock()
-        # below the ports that the kernel gives out: nobody else gets it while it is closed for a moment
         self.port = port or low_port()
         self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.udp.bind(("127.0.0.1", self.port))
@@ -283,6 +283,7 @@ presets_version: "2026.11"
 network:
   presets: []
   allowlist: [%s]
+  limits: {dns: 100000/s, dns_names: 100000/s, dns_octets: 100MiB/s}
 %s
 sources: {127.0.0.11/32: default, 127.0.0.12/32: default, "::1/128": default}
 resolver_clients: [127.0.0.13/32]

@@ -421,13 +421,13 @@ def case_truncated(world):
             check(r.flags & dns.flags.TC and not r.answer, describe(r))
             r = s.ask(label + ".ok.example", tcp=True)
             check(len(r.answer[0]) == 3000 and not r.flags & dns.flags.TC, describe(r))
-        for label in ("id", "short", "empty", "closed"):
-            r = s.ask(label + ".ok.example", tcp=True)
-            check(r.rcode() == dns.rcode.SERVFAIL and not r.answer, "%s: %s" % (label, describe(r)))
         # more at once than there are connections
         with concurrent.futures.ThreadPoolExecutor(12) as pool:
             for r in pool.map(lambda i: s.ask("whole.ok.example", tcp=True), range(12)):
                 check(len(r.answer[0]) == 3000, describe(r))
+        for label in ("id", "short", "empty", "closed"):
+            r = s.ask(label + ".ok.example", tcp=True)
+            check(r.rcode() == dns.rcode.SERVFAIL and not r.answer, "%s: %s" % (label, describe(r)))
 
 
 def case_silent(world):
@@ -540,6 +540,29 @@ def case_outstanding(world):
             expect_address(s.ask("b%d.ok.example" % i, client=CLIENT_B), ANSWER)
         check(since(start) < 2, "the other client waited %.1f s" % since(start))
         wait_for("the share to come back", lambda: s.ask("after.ok.example").rcode() == 0, 15, 0.3)
+
+
+def case_limits(world):
+    """A client beyond its rate is refused, far beyond it not answered; another one is served meanwhile"""
+    text = policy().replace("dns: 100000/s", "dns: 20/min")
+    with Set(world, text=text, threads=1) as s:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind((CLIENT_A, 0))
+            sock.settimeout(1)
+            for i in range(100):
+                sock.sendto(query_of("a.ok.example" if i % 2 else "a.no.example").to_wire(), ("127.0.0.1", s.shim.port))
+            seen = {}
+            try:
+                while True:
+                    r = dns.message.from_wire(sock.recv(4096))
+                    what = dns.rcode.to_text(r.rcode())
+                    check(what != "REFUSED" or ede(r) == (15, "rate-limit"), describe(r))
+                    seen[what] = seen.get(what, 0) + 1
+            except socket.timeout:
+                pass
+        # what is not listed stays what it is; beyond twice the rate neither gets an answer
+        check(seen == {"NOERROR": 10, "REFUSED": 10, "NXDOMAIN": 20}, "%s" % seen)
+        expect_address(s.ask("a.ok.example", client=CLIENT_B), ANSWER)
 
 
 def case_idle_connections(world):
@@ -771,7 +794,7 @@ def case_command_line(world):
 
 CASES = [case_stock, case_filtered, case_proxied, case_pinned, case_messages, case_edns, case_local_address, case_lies,
          case_malformed_answers, case_truncated, case_silent, case_dead, case_late_for_one_port, case_proxy_header,
-         case_outstanding, case_idle_connections, case_pipelined, case_full_pipeline, case_split, case_deaf_client,
+         case_outstanding, case_limits, case_idle_connections, case_pipelined, case_full_pipeline, case_split, case_deaf_client,
          case_no_policy, case_audit, case_ignored, case_drain, case_command_line]
 
 
