@@ -293,12 +293,14 @@ bench-agent: $(BUILD)/bench/spop_load $(BUILD)/bench/constant-spoa $(BUILD)/cx-s
 # B3, B4, B12 alone.
 bench-scale: $(BUILD)/bench/load $(BUILD)/bench/prefix $(BUILD)/cx-policyc
 	@tests/bench/scale.py --build $(BUILD) --unbound $(UNBOUND) --sizes $(BENCH_SIZES)
-bench: $(BUILD)/cx-dns $(BUILD)/cxctl $(BUILD)/bench/lookup $(BUILD)/bench/load $(BUILD)/bench/prefix $(BUILD)/cx-policyc $(BUILD)/cx_unbound.so $(BUILD)/plain/cx_unbound.so
+bench: $(BUILD)/race $(BUILD)/cx-dns $(BUILD)/cxctl $(BUILD)/bench/lookup $(BUILD)/bench/load $(BUILD)/bench/prefix $(BUILD)/cx-policyc $(BUILD)/cx_unbound.so $(BUILD)/plain/cx_unbound.so
 	@tests/bench/run.py --build $(BUILD) --sizes $(BENCH_SIZES)
 	@tests/bench/scale.py --build $(BUILD) --unbound $(UNBOUND) --sizes $(BENCH_SIZES)
 	@tests/bench/bind.py --build $(BUILD)
 	@BUILD=$(BUILD) tests/bench/unbound.py
 	@BUILD=$(BUILD) tests/bench/denials.py
+	@BUILD=$(BUILD) tests/bench/replace.py
+	@BUILD=$(BUILD) tests/bench/tunnel.py
 
 # ---- fuzzing -------------------------------------------------------------------------------------
 # libFuzzer programs: `make fuzz` replays the corpus and runs each for FUZZ_TIME seconds.
