@@ -114,8 +114,6 @@ def main():
         case = Case(os.path.join(HERE, "..", "dns", "050-two-clients.case"))
         case.audit = True
         authorities, _ = make_authorities(lab, case)
-        for a in authorities.values():
-            a.port = a.nsd.port  # nobody needs to know what was asked
         for name in args.setups.split(","):
             try:
                 print("ok   soak, %s: %s" % (name, soak(lab, case, SETUPS[name], authorities, args)), flush=True)
