@@ -58,7 +58,8 @@ def lay_over(dest):
         run("mount", "-t", "overlay", "overlay", "-o", "lowerdir=%s%s:%s" % (dest, where, where), where)
     for where in ("/run", "/var/log", "/var/lib"):
         run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", where)
-    for where, owner in (("/run/cx", 0), ("/run/cx/pins", int(NOBODY)), ("/run/cx-unbound", int(NOBODY)),
+    for where, owner in (("/run/cx", 0), ("/run/cx/pins", int(NOBODY)), ("/run/cx/limits", 0),
+                         ("/run/cx/limits/unbound", int(NOBODY)), ("/run/cx-unbound", int(NOBODY)),
                          ("/var/lib/cx", 0), ("/var/log/cx", int(NOBODY))):
         os.mkdir(where)
         os.chown(where, owner, owner)
@@ -126,9 +127,9 @@ def case_answers(b):
         check(r.rcode() == 3 and ede(r) == (15, "not-listed"), describe(r))
     r = ask("127.0.0.1", "www.listed.example", "127.0.0.1", 5335)
     check(addresses(r) == ["198.51.100.7"], "the agent's listener: " + describe(r))
-    check("\"name\":\"other.listed.example\"" in wait_for("the audit log", lambda: read("/var/log/cx/audit-unbound.jsonl")),
-          "nothing was written down")
-    check(os.path.exists("/run/cx/pins/unbound"), "no pins")
+    wait_for("the audit log",
+             lambda: "\"name\":\"other.listed.example\"" in read("/var/log/cx/audit-unbound.jsonl"))
+    check(os.path.exists("/run/cx/pins/unbound") and os.listdir("/run/cx/limits/unbound"), "no pins or limits")
 
 
 def case_beside(b):
