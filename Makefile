@@ -243,7 +243,7 @@ lint: $(BUILD)/cx_unbound.so $(BUILD)/cx-policyc
 	@tests/lint/run.sh $(BUILD)
 
 CHECK_STAGES := deps lint all unit golden policyc-test verdict mutate oracle oracle-mutate determinism fuzz \
-	integration-bind integration-unbound integration-dns dns dns-mutate integration-cx-unbound integration-spoa integration-haproxy e2e e2e-forced probe microvm workloads asan tsan
+	integration-bind integration-unbound integration-dns dns dns-mutate integration-cx-unbound integration-spoa integration-haproxy e2e e2e-forced probe microvm workloads chaos asan tsan
 check:
 	@tests/check.sh $(BUILD) $(CHECK_STAGES)
 
@@ -438,6 +438,12 @@ $(BUILD)/forced/cx_unbound.so: $(BUILD)/obj/cx_unbound-$(UNBOUND_KIND)-module.o 
 $(BUILD)/forced/cx-spoa: $(call obj,$(SPOA_SRC)) $(LIVE_OBJ) $(CORE_OBJ) $(call obj,tests/e2e/forced.c)
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -pthread -Wl,--wrap=verdict -o $@ $^ $(POLICY_LIBS) -lev
+# Everything on the gateway breaks, one after the other; chaos-long does it thrice, and with cx-dns as well.
+.PHONY: chaos chaos-long
+chaos: all
+	@tests/e2e/chaos
+chaos-long: all
+	@tests/e2e/chaos --long
 e2e-forced: all $(FORCED)
 	@tests/e2e/forced
 # HAProxy of Debian 12, and of later releases in roots under build/roots/.
@@ -455,7 +461,7 @@ CLIENTS := $(if $(shell command -v npm),,npm) $(if $(shell command -v node),,nod
 CHECK_PACKAGES := unbound dnsdist iodine ldnsutils dnsperf squid-openssl tinyproxy-bin python3-dnspython python3-yaml python3-jsonschema locales debootstrap \
 	clang clang-format clang-tidy libclang-rt-14-dev cppcheck shellcheck codespell mandoc \
 	libcmocka-dev libcdb-dev liblmdb-dev libmaxminddb-dev valgrind \
-	qemu-system-x86 busybox-static cpio $(CLIENTS)
+	qemu-system-x86 busybox-static cpio libfaketime $(CLIENTS)
 # Both, and the Unbound that can load the module, with and without our change.
 .PHONY: deps demo-deps
 deps:

@@ -227,7 +227,20 @@ static void unlock_set(struct pins *p, unsigned set)
 	atomic_flag_clear_explicit(&p->busy[set], memory_order_release);
 }
 
-/* The subject's index, newly given if it must be; PIN_SUBJECTS: all places hold pins of others. */
+/*
+ * Room for a subject's rows, before anything is written to them: on a file system that is full, writing
+ * to a hole of the file would be the end of the resolver.
+ */
+static bool has_room(const struct pins *p, unsigned subject)
+{
+	off_t at = (off_t)(offsetof(struct image, row) + subject * sizeof(p->map->row[0]));
+	return posix_fallocate(p->fd, at, sizeof(p->map->row[0])) == 0;
+}
+
+/*
+ * The subject's index, newly given if it must be; PIN_SUBJECTS: all places hold pins of others, or there
+ * is no room for its rows.
+ */
 static unsigned claim_subject(struct pins *p, const struct pin_subject *s, uint64_t now_ns)
 {
 	unsigned first = set_of(p, s) * WAYS, i = find_subject(p, s);
@@ -237,7 +250,7 @@ static unsigned claim_subject(struct pins *p, const struct pin_subject *s, uint6
 	for (i = first; i < first + WAYS; i++)
 		if (get(&p->map->subject[i].until_ns) <= now_ns)
 			break;
-	if (i == first + WAYS)
+	if (i == first + WAYS || !has_room(p, i))
 		return PIN_SUBJECTS;
 	addr_words(&s->src, w);
 	put(&p->map->subject[i].src[0], w[0]);
@@ -517,7 +530,8 @@ static int make_file(int d, const char *writer, struct stat *st, char *why)
 	(void)unlinkat(d, temp, 0);
 	int fd = openat(d, temp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
 	bool ok = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 &&
-		  ftruncate(fd, sizeof(struct image)) == 0 && fstat(fd, st) == 0;
+		  ftruncate(fd, sizeof(struct image)) == 0 && fstat(fd, st) == 0 &&
+		  (errno = posix_fallocate(fd, 0, offsetof(struct image, row))) == 0;
 	struct pins *p = ok ? map_file(fd, st, true, why) : NULL;
 	ok = p && fill_header(p->map);
 	if (p)

@@ -7,7 +7,8 @@
  * A pin belongs to a subject, (address, generation): what one client was told says nothing about
  * another, and nothing about the next task on the same address. Each subject has rows of its own, and
  * when these are full its own oldest ones go; nobody's rows are ever taken from him while he has a pin
- * that holds. If there is no place for a further subject, its pins are refused and counted. Addresses
+ * that holds. If there is no place for a further subject, or the
+ * file system has no room for its rows, its pins are refused and counted. Addresses
  * of one IPv6 /64 share eight places.
  *
  * Reading: any number of threads and processes, without locks. A row is read wholly or not at all: it

@@ -245,6 +245,16 @@ static bool header_ok(const struct image *m)
 	       m->row_size == sizeof(struct row) && memcmp(m->boot_id, id, BOOT_ID) == 0;
 }
 
+/*
+ * The whole file with its blocks: on a file system that is full later, writing to a hole would be the
+ * end of the agent.
+ */
+static bool make_room(int fd)
+{
+	errno = posix_fallocate(fd, 0, sizeof(struct image));
+	return errno == 0 && ftruncate(fd, sizeof(struct image)) == 0;
+}
+
 /* Empties the file, unless it is of this boot and form: then what was being written is dropped. */
 static bool prepare(int fd, struct image *m)
 {
@@ -257,7 +267,7 @@ static bool prepare(int fd, struct image *m)
 		}
 		return true;
 	}
-	if (ftruncate(fd, 0) != 0 || ftruncate(fd, sizeof(*m)) != 0)
+	if (ftruncate(fd, 0) != 0 || !make_room(fd))
 		return false;
 	if (getrandom(&m->seed, sizeof(m->seed), 0) != sizeof(m->seed) || !boot_id(m->boot_id))
 		return false;
@@ -269,7 +279,7 @@ static bool prepare(int fd, struct image *m)
 
 static struct image *map_file(int fd)
 {
-	if (ftruncate(fd, sizeof(struct image)) != 0)
+	if (!make_room(fd))
 		return NULL;
 	struct image *m = mmap(NULL, sizeof(*m), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (m == MAP_FAILED)

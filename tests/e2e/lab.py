@@ -235,7 +235,7 @@ class Lab:
             process = subprocess.Popen(
                 self.inside(place, argv, files), stdin=subprocess.DEVNULL, stdout=log,
                 stderr=subprocess.STDOUT, start_new_session=True, env={**os.environ, **(env or {})})
-        process.cx_name = name
+        process.cx_name, process.cx_env = name, {**os.environ, **(env or {})}
         self.processes.append(process)
         return process
 
