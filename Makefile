@@ -22,13 +22,13 @@ DEPFLAGS = -MMD -MP
 # ---- what there is -------------------------------------------------------------------------------
 BASE_SRC := shared/base/name.c shared/base/addr.c
 POLICY_SRC := shared/policy/policy.c shared/policy/check.c shared/policy/check_records.c shared/policy/slot.c shared/policy/verdict.c \
-	shared/policy/seen.c shared/policy/permit.c shared/policy/task.c shared/policy/zone.c \
+	shared/policy/seen.c shared/policy/permit.c shared/policy/task.c shared/policy/zone.c shared/policy/upstream.c \
 	shared/policy/destination.c shared/policy/overlay.c
 LIVE_SRC := shared/live/decide.c shared/live/audit.c shared/live/locals.c shared/live/bind.c shared/live/pin.c \
 	shared/live/stream.c shared/live/limit.c shared/live/limitfile.c shared/live/charge.c shared/live/budget.c \
 	shared/live/subject.c
 COMPILE_SRC := $(addprefix shared/compile/,arena.c diag.c yaml.c keys.c values.c names.c entries.c list.c \
-	files.c presets.c profiles.c profile_dns.c inherit.c layers.c http_rules.c sources.c extras.c authz.c tests.c model.c lint.c lint_hosts.c lint_credentials.c lint_policy.c ruleid.c file.c \
+	files.c presets.c profiles.c profile_dns.c proxy.c inherit.c layers.c http_rules.c sources.c extras.c authz.c tests.c model.c lint.c lint_hosts.c lint_credentials.c lint_policy.c ruleid.c file.c \
 	pool.c layout.c flatten.c dns.c place.c write.c out.c terms.c walk.c dump.c diff.c diff_rules.c diff_print.c sign.c \
 	emit_unbound.c emit_haproxy.c emit_nftables.c import.c schema.c)
 PRESETS := $(addprefix shared/compile/presets/,apt.yaml bitbucket.yaml crates.yaml default-strict.yaml \
@@ -41,7 +41,7 @@ CXCTL_SRC := shared/tools/cxctl.c shared/tools/target.c shared/tools/explain.c s
 HOST_SRC := shared/host/say.c shared/host/endpoint.c shared/host/privilege.c
 PROBE_SRC := $(addprefix shared/tools/,probe.c probetable.c probenet.c probedns.c probetls.c probeip.c probeserve.c)
 SPOA_LIB_SRC := spoa-agent/spop.c spoa-agent/hello.c spoa-agent/url.c spoa-agent/dns.c \
-	spoa-agent/resolve.c spoa-agent/session.c spoa-agent/answer.c spoa-agent/worker.c
+	spoa-agent/resolve.c spoa-agent/session.c spoa-agent/answer.c spoa-agent/secret.c spoa-agent/worker.c
 SPOA_SRC := $(SPOA_LIB_SRC) $(HOST_SRC) spoa-agent/listen.c spoa-agent/server.c spoa-agent/main.c
 MODULE_SRC := unbound-module/buildid.c # and module.c, per Unbound
 
@@ -146,7 +146,7 @@ integration-bind: $(BUILD)/cxctl $(BUILD)/faulty/cxctl $(BUILD)/cx-policyc
 # ---- unit tests ----------------------------------------------------------------------------------
 # tests/unit/test_NAME.c is one program; it takes what it needs of the objects of UNIT_LIB_SRC.
 UNIT_TESTS := bytes name addr audit badpolicy texts slot verdict decide gate wire pin \
-	spop hello hello_openssl authority connect session answer resolve bind overlay stream limit
+	spop hello hello_openssl authority connect secret session answer resolve bind overlay stream limit
 UNIT_LIB_SRC := $(BASE_SRC) $(POLICY_SRC) $(LIVE_SRC) $(DNS_SRC) $(WIRE_SRC) $(HOST_SRC) $(SPOA_LIB_SRC) shared/live/bindwrite.c
 UNIT_LIBS := -lcmocka $(POLICY_LIBS) -pthread
 $(BUILD)/unit/test_hello_openssl: UNIT_LIBS += -lssl
@@ -448,7 +448,7 @@ e2e-forced: all $(FORCED)
 	@tests/e2e/forced
 # HAProxy of Debian 12, and of later releases in roots under build/roots/.
 integration-haproxy: all
-	@rc=0; for t in run explicit; do tests/integration/haproxy/$$t || rc=1; done; exit $$rc
+	@rc=0; for t in run explicit corporate; do tests/integration/haproxy/$$t || rc=1; done; exit $$rc
 
 # What building and the demo need from Debian, and what checking and measuring need beside it.
 PACKAGES := build-essential dpkg-dev pkg-config bison flex ca-certificates binutils \

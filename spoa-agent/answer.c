@@ -4,6 +4,7 @@
  */
 #include "spoa-agent/answer.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "spoa-agent/hello.h"
@@ -92,7 +93,8 @@ static void read_ends(struct request *r, const struct args *a)
 	bool src = spop_as_addr(&a->v[ARG_SRC], &r->q.src);
 	r->q.has_dst = spop_as_addr(&a->v[ARG_DST], &r->q.dst);
 	bool dport = spop_as_uint(&a->v[ARG_DPORT], UINT16_MAX, &port) && port > 0;
-	r->q.port = (uint16_t)port;
+	r->q.port = r->at_port = (uint16_t)port;
+	r->at = r->q.dst;
 	if (!src || !r->q.has_dst || !dport)
 		flaw(r, FLAW_INTERNAL);
 }
@@ -465,13 +467,15 @@ unsigned answer_status(const struct verdict *v)
 }
 
 /* Only the combinations that a layer may have; everything else is an error of ours. */
-static bool is_sound(const struct request *r, const struct verdict *v, const struct addr *to)
+static bool is_sound(const struct request *r, const struct decision *d, const struct addr *to)
 {
+	const struct verdict *v = &d->v;
+	bool by_name = d->upstream[0] && v->by_name && r->q.name;
 	switch (v->action) {
 	case ACTION_DENY:
 		return true;
 	case ACTION_ALLOW:
-		if (r->q.flaw != FLAW_NONE || !to || r->q.layer == LAYER_CONNECT)
+		if (r->q.flaw != FLAW_NONE || (!to && !by_name) || r->q.layer == LAYER_CONNECT)
 			return false;
 		return r->q.layer == LAYER_TCP ? v->next == NEXT_RAW : r->q.name != NULL;
 	case ACTION_NEXT:
@@ -484,10 +488,47 @@ static bool is_sound(const struct request *r, const struct verdict *v, const str
 	return false;
 }
 
-static void write_route(struct writer *w, const struct request *r, const struct verdict *v,
-			const struct addr *to)
+/* What the proxy is to connect to: the address that was judged, or the name where it resolves. */
+static void write_target(struct writer *w, const struct request *r, const struct addr *to)
 {
-	if (v->action == ACTION_ALLOW) {
+	char text[NAME_TEXT_SIZE + 8], *s = text;
+	bool brackets = to && !addr_is_v4(to);
+	if (brackets)
+		*s++ = '[';
+	s += to ? addr_to_text(to, s) : name_to_text(r->q.name, s);
+	snprintf(s, (size_t)(text + sizeof(text) - s), "%s:%u", brackets ? "]" : "", r->q.port);
+	spop_set_string(w, "target", text);
+}
+
+/* The proxy: an address, or a name that HAProxy looks up. */
+static void write_upstream(struct writer *w, const struct decision *d, const char *auth)
+{
+	struct endpoint at;
+	if (endpoint_parse(&at, d->upstream, strlen(d->upstream)) != URL_OK) {
+		w->bad = true;
+		return;
+	}
+	spop_set_string(w, "upstream", d->upstream);
+	spop_set_u32(w, "via_port", at.port);
+	if (auth[0])
+		spop_set_string(w, "auth", auth);
+	if (at.literal) {
+		spop_set_addr(w, "via", &at.addr);
+		return;
+	}
+	char name[NAME_TEXT_SIZE];
+	name_to_text(&at.name, name);
+	spop_set_string(w, "via_name", name);
+}
+
+static void write_route(struct writer *w, const struct request *r, const struct decision *d,
+			const struct addr *to, const char *auth)
+{
+	const struct verdict *v = &d->v;
+	if (v->action == ACTION_ALLOW && d->upstream[0]) {
+		write_upstream(w, d, auth);
+		write_target(w, r, v->by_name ? NULL : to);
+	} else if (v->action == ACTION_ALLOW) {
 		spop_set_addr(w, "addr", to);
 		spop_set_string(w, "upstream", "direct");
 	}
@@ -521,9 +562,9 @@ static const char *action_text(enum action a)
 }
 
 size_t answer_write(uint8_t *buf, const struct request *r, struct decision *d,
-		    const struct addr *to)
+		    const struct addr *to, const char *auth)
 {
-	if (!is_sound(r, &d->v, to))
+	if (!is_sound(r, d, to))
 		answer_fail(d);
 	struct writer w = wr_init(buf, ANSWER_SIZE);
 	unsigned status = answer_status(&d->v);
@@ -535,7 +576,7 @@ size_t answer_write(uint8_t *buf, const struct request *r, struct decision *d,
 	if (d->v.reason == REASON_RATE_LIMIT)
 		spop_set_u32(&w, "retry_after", d->retry_after_s ? d->retry_after_s : 1);
 	if (d->v.action != ACTION_DENY) {
-		write_route(&w, r, &d->v, to);
+		write_route(&w, r, d, to, auth);
 		write_flow(&w, d);
 	}
 	/* once a connection: later questions bring it back */

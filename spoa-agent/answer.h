@@ -18,7 +18,7 @@
 
 enum {
 	ANSWER_MAX_ID = 128, /* octets of the connection's id that are kept for the log */
-	ANSWER_SIZE = 1024   /* room for every answer: the name is at most 253 octets of text */
+	ANSWER_SIZE = 1792   /* room for every answer: names are at most 253 octets of text */
 };
 
 /* Must not be moved: q.name points into it. Texts of q, and id, borrow the frame. */
@@ -27,6 +27,8 @@ struct request {
 	struct name name;
 	bool has_bind;     /* the connection carries a generation already */
 	uint16_t src_port; /* of the client; 0: not told */
+	struct addr at;    /* where the client connected to, which q.dst and q.port may not be */
+	uint16_t at_port;
 	const char *id;    /* NULL: none */
 	size_t id_len;
 };
@@ -45,10 +47,10 @@ void request_copy(struct request *out, const struct request *from, char *text);
 /*
  * The actions of the ACK, into buf of ANSWER_SIZE; returns their length. `to` is the address to
  * connect to, NULL: none; an allow without one where there must be one becomes internal-error, in
- * *d too.
+ * *d too. `auth` is what the proxy that d names wants to be told, "": nothing.
  */
 size_t answer_write(uint8_t *buf, const struct request *r, struct decision *d,
-		    const struct addr *to);
+		    const struct addr *to, const char *auth);
 
 /* A decision that says internal-error, for what failed before or after the judge. */
 void answer_fail(struct decision *d);

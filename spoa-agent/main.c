@@ -33,6 +33,7 @@ static const double resolve_deadline_s = 3;
 
 struct options {
 	const char *policy, *runtime, *audit, *pubkey, *audience, *resolver, *user;
+	const char *secrets, *peer;
 	const char *listen[SERVER_MAX_LISTENERS];
 	unsigned n_listen;
 	unsigned threads;
@@ -57,6 +58,8 @@ static const char usage_text[] =
 	"only\n"
 	"  --resolver ADDR@PORT  the gateway's resolver for names (127.0.0.1@5335)\n"
 	"  --takeover            take a unix socket over from an agent that listens there\n"
+	"  --secrets DIR         the gateway's own secrets, one file each (/etc/cx/secrets)\n"
+	"  --peer USER           HAProxy's user, who alone may be told them (haproxy)\n"
 	"  -u USER               give up root for this user once the sockets are open\n"
 	"  --help, --version\n"
 	"\n"
@@ -102,6 +105,8 @@ static int parse(struct options *o, int argc, char **argv)
 	static const struct option longs[] = { { "resolver", required_argument, NULL, 'R' },
 					       { "audience", required_argument, NULL, 'A' },
 					       { "takeover", no_argument, NULL, 'T' },
+					       { "secrets", required_argument, NULL, 'D' },
+					       { "peer", required_argument, NULL, 'P' },
 					       { "min-serial", required_argument, NULL, 'S' },
 					       { "help", no_argument, NULL, 'h' },
 					       { "version", no_argument, NULL, 'V' },
@@ -142,6 +147,12 @@ static int parse(struct options *o, int argc, char **argv)
 			break;
 		case 'R':
 			o->resolver = optarg;
+			break;
+		case 'D':
+			o->secrets = optarg;
+			break;
+		case 'P':
+			o->peer = optarg;
 			break;
 		case 'u':
 			o->user = optarg;
@@ -257,6 +268,8 @@ int main(int argc, char **argv)
 			     .runtime = "/run/cx",
 			     .audit = "/var/log/cx/audit.jsonl",
 			     .resolver = "127.0.0.1@5335",
+			     .secrets = "/etc/cx/secrets",
+			     .peer = "haproxy",
 			     .threads = default_threads() };
 	struct server_options so = { .resolver = { .deadline_s = resolve_deadline_s,
 						   .max_in_flight = IN_FLIGHT_PER_THREAD,
@@ -267,6 +280,9 @@ int main(int argc, char **argv)
 	if (!resolver_server(&so.resolver, o.resolver))
 		return usage("not ADDR@PORT", o.resolver);
 	so.threads = o.threads;
+	so.secrets = o.secrets;
+	const struct passwd *peer = getpwnam(o.peer);
+	so.peer = peer ? peer->pw_uid : (uid_t)-1;
 	signal(SIGPIPE, SIG_IGN);
 	return start(&o, &so);
 }

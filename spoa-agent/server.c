@@ -240,6 +240,20 @@ static void op_wake(void *arg, struct session *s)
 
 static const struct session_ops ops = { op_ready, op_notify, op_wake };
 
+/* On a unix socket, and of this user. */
+static bool is_peer(int fd, uid_t user)
+{
+	struct ucred who;
+	socklen_t n = sizeof(who);
+	struct sockaddr_storage at = { .ss_family = AF_UNSPEC };
+	socklen_t at_len = sizeof(at);
+	if (user == (uid_t)-1 || getsockname(fd, (struct sockaddr *)&at, &at_len) < 0 ||
+	    at.ss_family != AF_UNIX)
+		return false;
+	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &n) == 0 && n == sizeof(who) &&
+	       who.uid == user;
+}
+
 static void conn_open(struct thread *t, int fd)
 {
 	struct conn *c = malloc(sizeof(*c)); /* the session's buffer stays untouched until used */
@@ -254,6 +268,7 @@ static void conn_open(struct thread *t, int fd)
 	c->shut = false;
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)); /* fails on unix sockets */
 	session_init(&c->s, &ops, c);
+	c->s.trusted = is_peer(fd, t->server->o->peer);
 	ev_io_init(&c->rd, on_readable, fd, EV_READ);
 	ev_io_init(&c->wr, on_writable, fd, EV_WRITE);
 	ev_timer_init(&c->timer, on_conn_timer, hello_s, 0);
@@ -324,7 +339,7 @@ static bool thread_init(struct thread *t, struct server *s)
 	t->loop = ev_loop_new(EVFLAG_AUTO | EVFLAG_NOENV);
 	if (!t->loop)
 		return false;
-	t->worker = worker_new(t->loop, o->decider, o->streams, &o->resolver);
+	t->worker = worker_new(t->loop, o->decider, o->streams, &o->resolver, o->secrets);
 	if (!t->worker)
 		return false;
 	ev_async_init(&t->wake, on_wake);

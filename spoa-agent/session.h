@@ -58,6 +58,7 @@ struct session {
 	enum spop_code code; /* what a disconnect said */
 	bool draining;       /* say goodbye when no answer is outstanding */
 	bool eof;
+	bool trusted; /* its owner says that who connected may be told secrets */
 	uint32_t max_frame;
 	unsigned n_holds;
 	struct session_hold *holds[SESSION_HOLD_BUCKETS];

@@ -10,6 +10,7 @@
 
 #include "shared/live/stream.h"
 #include "spoa-agent/answer.h"
+#include "spoa-agent/secret.h"
 
 enum { SOURCES = 1024, MAX_CANDIDATES = 64 };
 
@@ -25,6 +26,7 @@ struct worker {
 	struct streams *streams;
 	struct decide_thread *judge;
 	struct resolver *resolver;
+	const char *secrets;
 	struct pending *pending;
 	struct worker_stats stats;
 	uint16_t per_source[SOURCES]; /* pending answers, by a hash: sources may share a count */
@@ -54,12 +56,11 @@ static void note_stream(struct worker *w, const struct request *req, const struc
 	const struct question *q = &req->q;
 	struct stream s = { .layer = q->layer,
 			    .src = q->src,
-			    .dst = q->dst,
+			    .dst = req->at,
 			    .src_port = req->src_port,
-			    .dst_port = q->port,
+			    .dst_port = req->at_port,
 			    .port = q->port,
-			    .has_to = true,
-			    .to = *addr,
+			    .has_to = addr != NULL,
 			    .generation = d->generation,
 			    .since_ns = now.boot_ns,
 			    .ech = q->ech,
@@ -70,18 +71,40 @@ static void note_stream(struct worker *w, const struct request *req, const struc
 			    .method_len = q->method_len,
 			    .path_len = q->path_len,
 			    .upgrade_len = q->upgrade_len };
+	if (addr)
+		s.to = *addr;
 	s.n_names = 1;
 	s.names = q->name ? q->name : decide_pinned(w->judge, &s.n_names);
 	memcpy(s.rule, d->rule, sizeof(s.rule));
 	w->stats.streams_lost += !streams_put(w->streams, &s);
 }
 
+/*
+ * What the proxy has to be told. Without it there is no way out; and only HAProxy itself may hear it,
+ * whoever else can ask this agent.
+ */
+static void read_auth(struct worker *w, const struct reply *to, struct decision *d,
+		      char auth[SECRET_BASIC_SIZE])
+{
+	const struct session *s = to->s ? to->s : to->hold->session;
+	auth[0] = '\0';
+	if (d->v.action != ACTION_ALLOW || !d->upstream_auth[0])
+		return;
+	if (s && s->trusted && w->secrets && secret_basic(w->secrets, d->upstream_auth, auth))
+		return;
+	answer_fail(d);
+	d->v.reason = REASON_CREDENTIAL;
+}
+
 static void finish(struct worker *w, const struct reply *to, const struct request *req,
 		   struct decision *d, const struct addr *addr, struct now now)
 {
 	uint8_t actions[ANSWER_SIZE];
-	size_t n = answer_write(actions, req, d, addr);
-	if (d->v.action == ACTION_ALLOW && addr && w->streams && req->src_port)
+	char auth[SECRET_BASIC_SIZE];
+	read_auth(w, to, d, auth);
+	size_t n = answer_write(actions, req, d, addr, auth);
+	explicit_bzero(auth, sizeof(auth));
+	if (d->v.action == ACTION_ALLOW && (addr || d->v.by_name) && w->streams && req->src_port)
 		note_stream(w, req, d, addr, now);
 	decide_record(w->judge, &req->q, now, d, req->id, req->id_len);
 	if (to->s)
@@ -278,7 +301,7 @@ static void answer_named(struct worker *w, const struct reply *to, struct reques
 		return;
 	}
 	decide_ask(w->judge, &req->q, now, &d);
-	if (d.v.action != ACTION_ALLOW)
+	if (d.v.action != ACTION_ALLOW || d.v.by_name)
 		finish(w, to, req, &d, NULL, now);
 	else if (!wait_for_addresses(w, to, keep_subject(req, &d)))
 		fail(w, to, req, &d, now);
@@ -311,13 +334,14 @@ void worker_stats(const struct worker *w, struct worker_stats *out)
 }
 
 struct worker *worker_new(struct ev_loop *loop, struct decider *d, struct streams *streams,
-			  const struct resolver_options *o)
+			  const struct resolver_options *o, const char *secrets)
 {
 	struct worker *w = calloc(1, sizeof(*w));
 	if (!w)
 		return NULL;
 	w->decider = d;
 	w->streams = streams;
+	w->secrets = secrets;
 	w->judge = decide_thread_new(d);
 	w->resolver = resolver_new(loop, o);
 	if (w->judge && w->resolver)

@@ -33,10 +33,10 @@ struct worker_stats {
 
 /*
  * NULL: no memory. The decider must outlive the worker, and so must the streams, where what is allowed
- * is noted (NULL: nowhere).
+ * is noted (NULL: nowhere), and secrets: the directory of the gateway's own (NULL: there is none).
  */
 struct worker *worker_new(struct ev_loop *loop, struct decider *d, struct streams *streams,
-			  const struct resolver_options *o);
+			  const struct resolver_options *o, const char *secrets);
 /* Answers what is pending, with internal-error. */
 void worker_free(struct worker *w);
 

@@ -173,8 +173,19 @@ struct resolver {
 	const char *const *zones;   /* canonical text */
 };
 
+/* What goes by no proxy: the terms of no_proxy. */
+struct direct {
+	enum fmt_direct_kind kind;
+	struct prefix prefix;
+	const char *name; /* canonical text; it and what is below */
+	uint16_t port;    /* 0: any */
+};
+
 struct proxy {
 	const char *http, *https, *no_proxy, *auth;
+	uint32_t n_direct;
+	const struct direct *direct; /* no_proxy, read */
+	bool by_name;                /* resolve: upstream */
 };
 
 struct profile {

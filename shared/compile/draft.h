@@ -20,7 +20,8 @@ enum profile_set {
 	SET_PROXY_HTTP = 64,
 	SET_PROXY_HTTPS = 128,
 	SET_NO_PROXY = 256,
-	SET_PROXY_AUTH = 512
+	SET_PROXY_AUTH = 512,
+	SET_PROXY_RESOLVE = 1024
 };
 
 struct draft {
@@ -46,7 +47,7 @@ struct draft {
 struct draft *draft_named(const struct build *b, const char *name);
 
 /* Keys of a profile that stand in files of their own; `to` is the draft. */
-read_fn read_additions, read_dns, read_resolvers;
+read_fn read_additions, read_dns, read_resolvers, read_proxy;
 
 /* The profiles that it names in `extends`, as indices. */
 void find_parents(struct build *b, struct draft *d);

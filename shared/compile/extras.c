@@ -106,8 +106,6 @@ void read_credentials(struct build *b, const struct node *k, const struct node *
 	(void)to;
 	if (!want_map(b, v, k->text))
 		return;
-	if (v->n)
-		use_feature(b, FEATURE_BIT_CREDENTIALS, k->pos);
 	node_for_each_pair(name, value, v)
 	{
 		struct credential c = { .pos = name->pos,
@@ -125,6 +123,9 @@ void read_credentials(struct build *b, const struct node *k, const struct node *
 		if (!map_get(value, "source") || !map_get(value, "scope"))
 			diag_error(b->d, name->pos, "missing-key",
 				   "a credential needs `source` and `scope`");
+		/* those of the gateway itself are what `proxy` enforces */
+		if (strcmp(c.scope, "gateway") != 0 || c.n_hosts)
+			use_feature(b, FEATURE_BIT_CREDENTIALS, k->pos);
 		b->credentials = arena_grow(b->a, b->credentials, b->n_credentials,
 					    &b->cap_credentials, sizeof(*b->credentials));
 		b->credentials[b->n_credentials++] = c;
@@ -152,6 +153,18 @@ static void unknown_credential(struct build *b, const struct profile *p, const c
 		   p->name, name);
 }
 
+static void check_proxy_auth(struct build *b, const struct profile *p)
+{
+	for (size_t i = 0; i < b->n_credentials; i++)
+		if (strcmp(b->credentials[i].name, p->proxy.auth) == 0 &&
+		    strcmp(b->credentials[i].scope, "gateway") != 0)
+			diag_error(
+				b->d, p->pos, "proxy-auth",
+				"profile \"%s\": the credential of a proxy has `scope: gateway`, "
+				"which \"%s\" has not",
+				p->name, p->proxy.auth);
+}
+
 static void check_names(struct build *b)
 {
 	for (size_t i = 0; i < b->n_drafts; i++) {
@@ -161,6 +174,7 @@ static void check_names(struct build *b)
 				unknown_credential(b, p, p->credentials[j]);
 		if (*p->proxy.auth && !has_credential(b, p->proxy.auth))
 			unknown_credential(b, p, p->proxy.auth);
+		check_proxy_auth(b, p);
 	}
 }
 

@@ -140,6 +140,11 @@ static void copy_field(struct profile *to, const struct profile *from, enum prof
 		break;
 	case SET_NO_PROXY:
 		to->proxy.no_proxy = from->proxy.no_proxy;
+		to->proxy.direct = from->proxy.direct;
+		to->proxy.n_direct = from->proxy.n_direct;
+		break;
+	case SET_PROXY_RESOLVE:
+		to->proxy.by_name = from->proxy.by_name;
 		break;
 	case SET_PROXY_AUTH:
 		to->proxy.auth = from->proxy.auth;
@@ -180,6 +185,8 @@ static bool same_field(const struct profile *x, const struct profile *y, enum pr
 		return strcmp(x->proxy.https, y->proxy.https) == 0;
 	case SET_NO_PROXY:
 		return strcmp(x->proxy.no_proxy, y->proxy.no_proxy) == 0;
+	case SET_PROXY_RESOLVE:
+		return x->proxy.by_name == y->proxy.by_name;
 	case SET_PROXY_AUTH:
 		return strcmp(x->proxy.auth, y->proxy.auth) == 0;
 	}
@@ -200,6 +207,7 @@ static const struct {
 	{ SET_PROXY_HTTPS, "proxy.https" },
 	{ SET_NO_PROXY, "proxy.no_proxy" },
 	{ SET_PROXY_AUTH, "proxy.auth" },
+	{ SET_PROXY_RESOLVE, "proxy.resolve" },
 };
 
 static void inherit_scalars(struct build *b, struct draft *d)

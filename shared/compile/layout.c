@@ -750,6 +750,7 @@ int layout_and_write(const struct model *m, uint64_t required, uint8_t **bytes, 
 	layout_tasks(&o);
 	tables_sources(&t, m);
 	tables_dns(&t, m);
+	tables_proxies(&t, m);
 	layout_cidrs(&o);
 	layout_names(&o);
 	layout_info(&o);

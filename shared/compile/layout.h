@@ -80,6 +80,10 @@ struct tables {
 	size_t n_ranges;
 	struct fmt_zone *zones;
 	size_t n_zones;
+	struct fmt_proxy *proxies;
+	size_t n_proxies;
+	struct fmt_direct *direct;
+	size_t n_direct;
 	struct fmt_ancestor *ancestors;
 	size_t n_ancestors, cap_ancestors;
 	struct fmt_rule_limits *rule_limits;
@@ -108,6 +112,7 @@ void tables_texts(struct tables *t, const struct model *m, const uint32_t *first
 
 /* dns.c: what profiles say of DNS answers. */
 void tables_dns(struct tables *t, const struct model *m);
+void tables_proxies(struct tables *t, const struct model *m);
 
 /*
  * dns.c: the names above listed ones, if a profile wants to know them. tables_place() calls it when the

@@ -51,7 +51,7 @@ static void draft_init(struct draft *d, const char *name, struct pos at)
 {
 	*d = (struct draft){ .p = { .pos = at, .name = name, .aaaa = true }, .lift = "" };
 	d->p.deny_ttl_s = MODEL_DEFAULT_DENY_TTL_S;
-	d->p.proxy = (struct proxy){ "", "", "", "" };
+	d->p.proxy = (struct proxy){ "", "", "", "", 0, NULL, false };
 }
 
 static void add_drafts(struct build *b, const struct node *profiles)
@@ -218,7 +218,7 @@ static void read_credential_names(struct build *b, const struct node *k, const s
 		use_feature(b, FEATURE_BIT_CREDENTIALS, k->pos);
 }
 
-/* ---- tls, proxy, tasks -------------------------------------------------------------------------- */
+/* ---- tls, tasks -------------------------------------------------------------------------- */
 
 static void read_ech(struct build *b, const struct node *k, const struct node *v, void *to)
 {
@@ -234,59 +234,6 @@ static void read_tls(struct build *b, const struct node *k, const struct node *v
 {
 	static const struct key keys[] = { { "ech", read_ech, 0 } };
 	read_map(b, v, k->text, KEYS(keys), to);
-}
-
-/* http://HOST:PORT and nothing else: no user (that is `auth`), no path. */
-static void read_proxy_url(struct build *b, const struct node *k, const struct node *v, void *to)
-{
-	struct name name;
-	struct addr a;
-	uint64_t port;
-	if (!want_text(b, v, k->text))
-		return;
-	const char *host = strncmp(v->text, "http://", 7) == 0 ? v->text + 7 : NULL;
-	const char *colon = host ? strrchr(host, ':') : NULL;
-	if (!colon || strcspn(host, "/@?# ") != strlen(host)) {
-		diag_error(b->d, v->pos, "bad-value",
-			   "a proxy is written as http://HOST:PORT, not \"%.100s\"", v->text);
-		return;
-	}
-	struct node digits = *v;
-	digits.text = colon + 1;
-	size_t n = (size_t)(colon - host);
-	bool literal = (!memchr(host, ':', n) && addr_from_text(&a, host, n)) ||
-		       (n > 2 && host[0] == '[' && host[n - 1] == ']' &&
-			addr_from_text(&a, host + 1, n - 2));
-	if (!literal && memchr(host, ':', n)) {
-		diag_error(b->d, v->pos, "bad-value",
-			   "an IPv6 address of a proxy stands in brackets: "
-			   "http://[2001:db8::1]:3128, not \"%.100s\"",
-			   v->text);
-		return;
-	}
-	if (!read_uint(b, &digits, "the port of a proxy", 1, 65535, &port))
-		return;
-	if (literal || parse_name(b, v->pos, host, n, &name, NULL))
-		*(const char **)to = v->text;
-}
-
-static void read_proxy(struct build *b, const struct node *k, const struct node *v, void *to)
-{
-	static const struct key keys[] = {
-		{ "http", read_proxy_url, offsetof(struct proxy, http) },
-		{ "https", read_proxy_url, offsetof(struct proxy, https) },
-		{ "no_proxy", read_text, offsetof(struct proxy, no_proxy) },
-		{ "auth", read_text, offsetof(struct proxy, auth) },
-	};
-	struct draft *d = to;
-	if (!read_map(b, v, k->text, KEYS(keys), &d->p.proxy))
-		return;
-	d->set |= map_get(v, "http") ? SET_PROXY_HTTP : 0;
-	d->set |= map_get(v, "https") ? SET_PROXY_HTTPS : 0;
-	d->set |= map_get(v, "no_proxy") ? SET_NO_PROXY : 0;
-	d->set |= map_get(v, "auth") ? SET_PROXY_AUTH : 0;
-	if (v->n)
-		use_feature(b, FEATURE_BIT_PROXY, k->pos);
 }
 
 static void read_tasks_entries(struct build *b, const struct node *k, const struct node *v,

@@ -78,6 +78,7 @@ static const struct {
 	  "{\"type\":[\"string\",\"number\",\"boolean\"],\"pattern\":\"^[A-Za-z0-9_.-]{1,64}$\"}" },
 	{ "profile_names", "{\"type\":\"array\",\"items\":{\"$ref\":\"#/$defs/profile_name\"}}" },
 	{ "presets", "{\"type\":\"array\",\"items\":{\"$ref\":\"#/$defs/preset\"}}" },
+	{ "resolve", "{\"enum\":[\"gateway\",\"upstream\"]}" },
 	{ "proxy_url",
 	  "{\"type\":\"string\",\"pattern\":\"^http://[^/@?#\\\\s]+:[1-9][0-9]{0,4}$\"}" },
 	{ "limit_events", "{\"type\":\"string\",\"pattern\":\"^[1-9][0-9]*/(s|min|h|day)( burst "
@@ -202,6 +203,7 @@ static const struct prop tls[] = { { "ech", "allow_or_deny", "" } };
 static const struct prop proxy[] = { { "http", "proxy_url", "" },
 				     { "https", "proxy_url", "" },
 				     { "no_proxy", "text", "" },
+				     { "resolve", "resolve", "" },
 				     { "auth", "credential_name", "" } };
 static const struct prop tasks[] = { { "entries", "count", "" },
 				     { "within", "texts", "" },

@@ -287,13 +287,14 @@ static void put_proxy(struct texts_of *x, uint32_t i)
 {
 	const struct proxy *p = &x->m->profiles[i].proxy;
 	const char *sep = "";
-	if (!*p->http && !*p->https && !*p->no_proxy && !*p->auth)
+	if (!*p->http && !*p->https && !*p->no_proxy && !*p->auth && !p->by_name)
 		return;
 	out_text(&x->o, "proxy: {");
 	pair(&x->o, &sep, "http", p->http);
 	pair(&x->o, &sep, "https", p->https);
 	pair(&x->o, &sep, "no_proxy", p->no_proxy);
 	pair(&x->o, &sep, "auth", p->auth);
+	pair(&x->o, &sep, "resolve", p->by_name ? "upstream" : "");
 	out_text(&x->o, "}\n");
 	put_term(x, TERM_PROXY, i, false);
 }

@@ -81,6 +81,10 @@ static unsigned list_pieces(const struct tables *t, struct piece v[MAX_PIECES])
 	POOL(SEC_INFO_STRINGS, 0, t->info_strings, 1);
 	ARRAY(SEC_INFO, 0, &t->info, (size_t)1);
 	ARRAY(SEC_NOTES, 0, t->notes, t->n_notes);
+	if (t->n_proxies)
+		ARRAY(SEC_PROXIES, m, t->proxies, t->n_proxies);
+	if (t->n_direct)
+		ARRAY(SEC_DIRECT, m, t->direct, t->n_direct);
 #undef ARRAY
 #undef POOL
 	return n;

@@ -582,6 +582,16 @@ void decide_describe(struct decide_thread *t, const struct policy *p, struct dec
 		describe(out, p, &i);
 }
 
+static void describe_upstream(const struct policy *p, struct decision *out)
+{
+	struct proxy_info x = { "", "" };
+	if (p && out->v.action == ACTION_ALLOW && out->v.upstream != UINT32_MAX &&
+	    !policy_upstream(p, out->v.upstream, &x))
+		out->v.action = ACTION_DENY; /* cannot be: the file was checked */
+	copy(out->upstream, sizeof(out->upstream), x.endpoint);
+	copy(out->upstream_auth, sizeof(out->upstream_auth), x.auth);
+}
+
 /* ---- pins of the source ---- */
 
 static void add_pinned(struct decide_thread *t, const struct question *q, struct facts *f)
@@ -668,6 +678,7 @@ const struct policy *decide_begin(struct decide_thread *t, const struct question
 				verdict_is_ancestor(p, out->v.profile, q->name);
 	}
 	decide_describe(t, p, out);
+	describe_upstream(p, out);
 	return p;
 }
 

@@ -63,7 +63,7 @@ bool decider_ready(const struct decider *d);
 struct decide_thread *decide_thread_new(struct decider *d);
 void decide_thread_free(struct decide_thread *t);
 
-enum { DECISION_TEXT_SIZE = 64 };
+enum { DECISION_TEXT_SIZE = 64, DECISION_ENDPOINT_SIZE = 264 };
 
 /* The outcome, in memory of its own: it outlives the policy that gave it. */
 struct decision {
@@ -83,6 +83,8 @@ struct decision {
 	uint32_t retry_after_s; /* where a limit was reached */
 	bool dropped; /* so far beyond its limits that it gets no answer at all; not written down */
 	bool quiet;   /* not to be written down: as the one before */
+	char upstream[DECISION_ENDPOINT_SIZE];      /* HOST:PORT of the proxy to go by; "": none */
+	char upstream_auth[DECISION_TEXT_SIZE + 1]; /* the credential that it wants; "": none */
 	bool ancestor; /* dns.ancestors: nodata, and names below this one are listed */
 };
 

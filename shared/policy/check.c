@@ -172,6 +172,8 @@ static const struct section_rule section_rules[] = {
 	VIEW(SEC_INFO_STRINGS, 1, 8, 0, false, info_strings, info_strings_size, false),
 	VIEW(SEC_INFO, sizeof(struct fmt_info), 8, 0, false, info, size, false),
 	VIEW(SEC_NOTES, sizeof(struct fmt_text), 8, 0, true, notes, n_notes, true),
+	VIEW(SEC_PROXIES, sizeof(struct fmt_proxy), 8, MEANING, true, proxies, n_proxies, true),
+	VIEW(SEC_DIRECT, sizeof(struct fmt_direct), 8, MEANING, true, direct, n_direct, true),
 };
 
 enum { N_SECTION_RULES = sizeof(section_rules) / sizeof(section_rules[0]) };

@@ -345,6 +345,31 @@ static bool dns_ok(const struct check *c)
 	return true;
 }
 
+static bool direct_ok(const struct policy *p)
+{
+	for (uint32_t i = 0; i < p->n_direct; i++) {
+		const struct fmt_direct *d = &p->direct[i];
+		if (d->kind > DIRECT_PREFIX || d->len > 128 || d->name >= p->strings_size ||
+		    (d->kind == DIRECT_NAME && p->strings[d->name] == '\0'))
+			return false;
+	}
+	return true;
+}
+
+static bool proxies_ok(const struct check *c)
+{
+	const struct policy *p = c->p;
+	for (uint32_t i = 0; i < p->n_proxies; i++) {
+		const struct fmt_proxy *x = &p->proxies[i];
+		if (x->profile >= p->n_profiles || (i && x->profile <= x[-1].profile) ||
+		    x->http >= p->strings_size || x->https >= p->strings_size ||
+		    x->auth >= p->strings_size || x->flags & ~(uint32_t)PROXY_BY_NAME ||
+		    x->n_direct > p->n_direct || x->direct > p->n_direct - x->n_direct)
+			return false;
+	}
+	return direct_ok(p);
+}
+
 static bool src4_ok(const struct check *c)
 {
 	const struct policy *p = c->p;
@@ -538,9 +563,9 @@ static const struct {
 	{ "ports", ports_ok },        { "http rules", http_ok },   { "rules", rules_ok },
 	{ "layers", layers_ok },      { "rule sets", sets_ok },    { "query types", qtypes_ok },
 	{ "limits", limits_ok },      { "profiles", profiles_ok }, { "tasks", tasks_ok },
-	{ "bind sets", bindsets_ok }, { "dns", dns_ok },           { "IPv4 sources", src4_ok },
-	{ "IPv6 sources", src6_ok },  { "prefixes", cidrs_ok },    { "names", names_ok },
-	{ "provenance", info_ok },    { "texts", texts_ok },
+	{ "bind sets", bindsets_ok }, { "proxies", proxies_ok },   { "dns", dns_ok },
+	{ "IPv4 sources", src4_ok },  { "IPv6 sources", src6_ok }, { "prefixes", cidrs_ok },
+	{ "names", names_ok },        { "provenance", info_ok },   { "texts", texts_ok },
 };
 
 static uint64_t *bitmap(uint64_t bits)

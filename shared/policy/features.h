@@ -44,7 +44,7 @@ enum feature {
 #define FEATURES_ENFORCED                                                                          \
 	(FEATURE(LIMITS) | FEATURE(HTTP_RULES) | FEATURE(IGNORE) | FEATURE(ECH_ALLOW) |            \
 	 FEATURE(AUDIENCE) | FEATURE(BINDINGS) | FEATURE(TASKS) | FEATURE(PRIVATE_RANGES) |        \
-	 FEATURE(ANCESTORS) | FEATURE(AAAA) | FEATURE(RESOLVERS) | FEATURE(PINS))
+	 FEATURE(ANCESTORS) | FEATURE(AAAA) | FEATURE(RESOLVERS) | FEATURE(PINS) | FEATURE(PROXY))
 
 /* The construct behind a bit, or "unknown". */
 const char *feature_text(unsigned bit);

@@ -110,7 +110,9 @@ enum fmt_section_id {
 	SEC_NAME_INFO,      /* struct fmt_name_info[], sorted by (rec, rule): lines of lists */
 	SEC_INFO_STRINGS, /* NUL-terminated, offset 0 is "": files, patterns, owners, reasons ... */
 	SEC_INFO,         /* struct fmt_info: revision and so on */
-	SEC_NOTES         /* struct fmt_text[] with text in INFO_STRINGS, or absent: no meaning */
+	SEC_NOTES,        /* struct fmt_text[] with text in INFO_STRINGS, or absent: no meaning */
+	SEC_PROXIES = 40, /* struct fmt_proxy[], sorted by profile, or absent */
+	SEC_DIRECT        /* struct fmt_direct[]: what fmt_proxy refers to, or absent */
 };
 
 /*
@@ -270,6 +272,36 @@ struct fmt_ancestor {
 };
 
 static_assert(sizeof(struct fmt_ancestor) == 16, "ancestor layout");
+
+enum fmt_proxy_flag { PROXY_BY_NAME = 1 /* the proxy is given names, and looks them up itself */ };
+
+/* The corporate proxies of a profile. */
+struct fmt_proxy {
+	uint32_t profile;
+	uint32_t http;   /* offset into STRINGS: canonical HOST:PORT, for HTTP; 0: none */
+	uint32_t https;  /* for TLS and raw TCP */
+	uint32_t auth;   /* offset into STRINGS: the credential, 0: none */
+	uint32_t direct; /* index into DIRECT of the first of n_direct */
+	uint32_t n_direct;
+	uint32_t flags;
+	uint32_t zero;
+};
+
+static_assert(sizeof(struct fmt_proxy) == 32, "proxy layout");
+
+enum fmt_direct_kind { DIRECT_ALL, DIRECT_NAME, DIRECT_PREFIX };
+
+/* What goes by no proxy (`no_proxy`). It says how, and never that something is permitted. */
+struct fmt_direct {
+	uint8_t addr[16]; /* PREFIX */
+	uint32_t len;
+	uint32_t name; /* NAME, and names below it: offset into STRINGS, canonical text */
+	uint16_t port; /* 0: any */
+	uint16_t kind;
+	uint32_t zero;
+};
+
+static_assert(sizeof(struct fmt_direct) == 32, "direct layout");
 
 /*
  * Behind content_size, outside the digest: Ed25519 (RFC 8032) over FMT_SIGN_CONTEXT, its NUL

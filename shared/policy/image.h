@@ -68,6 +68,10 @@ struct policy {
 	uint32_t n_limits;
 	const struct fmt_rule_limits *rule_limits;
 	uint32_t n_rule_limits;
+	const struct fmt_proxy *proxies;
+	uint32_t n_proxies;
+	const struct fmt_direct *direct;
+	uint32_t n_direct;
 	const char *strings;
 	uint64_t strings_size;
 

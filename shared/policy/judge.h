@@ -75,6 +75,13 @@ bool expired(const struct judge *j, const struct fmt_rule *r);
 /* What is wrong with a listed, unexpired rule; ALLOWED if nothing. *next: what to expect. */
 enum reason judge_rule(const struct judge *j, const struct fmt_rule *r, enum next *next);
 
+/* ---- upstream.c ---- */
+
+/* Which proxy an allowed connection goes by; a: the address that it goes to, NULL: not known. */
+void judge_upstream(struct judge *j, const struct addr *a);
+/* Is it the host of somebody's proxy? The gateway itself has to look it up. */
+bool is_upstream_host(const struct policy *p, const struct name *n);
+
 /* ---- task.c ---- */
 
 /* What the binding says to a name (m: its records) or raw address (m NULL) after the entries. */

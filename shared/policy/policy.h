@@ -169,6 +169,15 @@ const char *policy_profile_name(const struct policy *p, uint32_t profile);
 /* How long a refusal may be kept, in seconds. */
 uint32_t policy_deny_ttl_s(const struct policy *p, uint32_t profile);
 
+/* A corporate proxy, as struct verdict says. Strings live as long as the policy. */
+struct proxy_info {
+	const char *endpoint; /* canonical HOST:PORT, IPv6 in brackets */
+	const char *auth;     /* the credential that it wants, "": none */
+};
+
+/* False if there is no such proxy, and *out is untouched. */
+bool policy_upstream(const struct policy *p, uint32_t upstream, struct proxy_info *out);
+
 /* Where a rule comes from. Strings live as long as the policy; "" where the policy says nothing. */
 struct rule_info {
 	char id[13]; /* 12 hex digits and NUL */

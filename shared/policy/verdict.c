@@ -349,7 +349,8 @@ static void judge_destination(struct judge *j)
 				       .next = next,
 				       .profile = v->profile,
 				       .rule = FMT_NONE,
-				       .rec = UINT32_MAX };
+				       .rec = UINT32_MAX,
+				       .upstream = UINT32_MAX };
 	}
 }
 
@@ -420,6 +421,9 @@ static void judge_question(struct judge *j)
 		judge_destination(j);
 	} else {
 		judge_name(j);
+		if (!j->profile && v->reason == REASON_NOT_LISTED &&
+		    is_upstream_host(j->p, q->name))
+			settle(j, REASON_ALLOWED, FMT_NONE, UINT32_MAX);
 		if (j->profile && v->action == ACTION_ALLOW && !j->lifted)
 			j->lifted = zone_of(j->p, v->profile, q->name) == ZONE_OWN;
 		if (v->action == ACTION_ALLOW && q->layer == LAYER_DNS && !type_permitted(j)) {
@@ -428,10 +432,14 @@ static void judge_question(struct judge *j)
 		}
 	}
 	observe(j);
-	if (v->action == ACTION_ALLOW && by_destination(q))
+	judge_upstream(j, NULL);
+	if (v->action == ACTION_ALLOW && by_destination(q)) {
 		judge_raw_address(j);
-	else if (v->action == ACTION_ALLOW && q->resolved)
+		judge_upstream(j, &q->dst);
+	} else if (v->action == ACTION_ALLOW && q->resolved && !v->by_name) {
 		judge_resolved(j);
+		judge_upstream(j, q->n_resolved ? &q->resolved[v->addr] : NULL);
+	}
 	if (v->action == ACTION_ALLOW && q->layer == LAYER_CONNECT)
 		v->action = ACTION_NEXT;
 }
@@ -498,7 +506,8 @@ static bool judge_init(struct judge *j)
 				    .reason = REASON_NO_POLICY,
 				    .profile = UINT32_MAX,
 				    .rule = FMT_NONE,
-				    .rec = UINT32_MAX };
+				    .rec = UINT32_MAX,
+				    .upstream = UINT32_MAX };
 	if (!j->p)
 		return false;
 	j->now_s = j->f->now.wall_ns / 1000000000;

@@ -176,6 +176,12 @@ struct verdict {
 	uint8_t below;
 	uint8_t n_limited;
 	uint32_t limited[VERDICT_MAX_LIMITED];
+	/*
+	 * TLS, HTTP and TCP that is allowed: the proxy to go by (policy_upstream()), UINT32_MAX:
+	 * directly. by_name: the proxy is given the name and no address is needed here.
+	 */
+	uint32_t upstream;
+	bool by_name;
 };
 
 /* p may be NULL: no-policy. */

@@ -38,7 +38,7 @@ static void op_notify(void *arg, struct session *s, const struct spop_frame *f)
 	request_copy(&copy, &r, text);
 	if (copy.q.layer == LAYER_TCP)
 		d.v.next = NEXT_RAW;
-	size_t len = answer_write(actions, &copy, &d, copy.q.has_dst ? &copy.q.dst : NULL);
+	size_t len = answer_write(actions, &copy, &d, copy.q.has_dst ? &copy.q.dst : NULL, "");
 	if (len == 0 || (copy.q.flaw != FLAW_NONE && d.v.action != ACTION_DENY))
 		abort();
 	free(text);

@@ -392,7 +392,7 @@ static struct vars answer(struct decision *d, const struct addr *to)
 {
 	static uint8_t out[ANSWER_SIZE];
 	struct vars vars = { 0 };
-	size_t n = answer_write(out, &req, d, to);
+	size_t n = answer_write(out, &req, d, to, "");
 	assert_true(n > 0);
 	for (struct reader r = rd_init(out, n); r.left > 0; vars.n++) {
 		const uint8_t *head = rd_take(&r, 3);

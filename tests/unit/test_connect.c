@@ -197,20 +197,20 @@ static void answers(void **state)
 	connect_to("a.example:22");
 	for (int next = NEXT_TLS; next <= NEXT_RAW; next++) {
 		d.v.next = (enum next)next;
-		size_t n = answer_write(out, &req, &d, NULL);
+		size_t n = answer_write(out, &req, &d, NULL, "");
 		assert_true(says(out, n, next_text(d.v.next)) && says(out, n, "a.example"));
 		assert_int_equal(d.v.action, ACTION_NEXT);
 	}
 	d.v.action = ACTION_ALLOW; /* a CONNECT alone opens nothing */
-	size_t n = answer_write(out, &req, &d, &to);
+	size_t n = answer_write(out, &req, &d, &to, "");
 	assert_true(says(out, n, "internal-error") && d.v.action == ACTION_DENY);
 	d.v = (struct verdict){ .action = ACTION_ALLOW,
 				.reason = REASON_ALLOWED,
 				.next = NEXT_RAW };
 	tunnel_tcp("a.example:22");
-	n = answer_write(out, &req, &d, &to);
+	n = answer_write(out, &req, &d, &to, "");
 	assert_true(says(out, n, "allow") && d.v.action == ACTION_ALLOW);
-	n = answer_write(out, &req, &d, NULL); /* and nowhere to go is no answer */
+	n = answer_write(out, &req, &d, NULL, ""); /* and nowhere to go is no answer */
 	assert_true(says(out, n, "internal-error") && d.v.action == ACTION_DENY);
 }
 

@@ -114,7 +114,7 @@ def decide(plan, message, args):
         if not kind:
             return {"verdict": "deny", "reason": "not-listed"}
         if kind == "raw":
-            return {"addr": args["dst"], "port": port, "next": "raw", "verdict": "allow"}
+            return {"addr": args["dst"], "port": port, "next": "raw", "upstream": "direct", "verdict": "allow"}
         return {"port": port, "next": kind, "verdict": "next"}
     name = (args.get("sni") or args.get("host") or b"").decode("latin-1").split(":")[0].lower()
     address = plan["names"].get(name)
@@ -122,7 +122,7 @@ def decide(plan, message, args):
         return {"reason": "not-listed", "status": 403, "verdict": "deny"}
     if isinstance(address, list):
         address = address[":" in args["dst"]]
-    return {"addr": address, "port": port, "name": name, "verdict": "allow"}
+    return {"addr": address, "port": port, "name": name, "upstream": "direct", "verdict": "allow"}
 
 
 # What a mode does with one NOTIFY: bytes to send, or None to close.
@@ -185,7 +185,7 @@ def m_wrong_word(a, sid, fid, answer):
 def m_second_silent(a, sid, fid, answer):
     """An over-eager first answer, and then none: what the first one said must not stand."""
     if a.message == "cx-tcp":
-        answer = {"addr": a.args["dst"], "port": a.args["dport"], "name": "x", **answer}
+        answer = {"addr": a.args["dst"], "port": a.args["dport"], "name": "x", "upstream": "direct", **answer}
         if a.server.plan.get("eager"):
             answer["verdict"] = "allow"
         return frame(ACK, sid, fid, variables(answer))

@@ -41,6 +41,8 @@ core.register_action("cx_connected", { "tcp-req" }, function(txn)
 	if txn:get_var("txn.connected") then
 		return
 	end
-	txn:set_var("txn.connected", true)
-	txn.res:send("HTTP/1.1 200 Connection established\r\n\r\n")
+	local yes = "HTTP/1.1 200 Connection established\r\n\r\n"
+	if txn.res:send(yes) == #yes then
+		txn:set_var("txn.connected", true)
+	end
 end)
