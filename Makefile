@@ -36,7 +36,7 @@ PRESETS := $(addprefix shared/compile/presets/,apt.yaml bitbucket.yaml crates.ya
 	rubygems.yaml)
 POLICYC_SRC := shared/tools/policyc.c shared/tools/trials.c shared/tools/target.c
 CXCTL_SRC := shared/tools/cxctl.c shared/tools/target.c shared/tools/explain.c shared/tools/bindcmd.c shared/tools/bindings.c shared/tools/binding.c \
-	shared/tools/netlink.c shared/tools/cut.c shared/tools/cutcmd.c shared/live/bindwrite.c shared/live/bind.c \
+	shared/tools/netlink.c shared/tools/cut.c shared/tools/cutcmd.c shared/tools/haproxycheck.c shared/live/bindwrite.c shared/live/bind.c \
 	shared/live/locals.c shared/live/stream.c
 HOST_SRC := shared/host/say.c shared/host/endpoint.c shared/host/privilege.c
 PROBE_SRC := $(addprefix shared/tools/,probe.c probetable.c probenet.c probedns.c probetls.c probeip.c probeserve.c)

@@ -9,6 +9,7 @@
 #include "shared/tools/bindcmd.h"
 #include "shared/tools/cutcmd.h"
 #include "shared/tools/explain.h"
+#include "shared/tools/haproxycheck.h"
 
 enum { EXIT_OK, EXIT_USAGE = 2 };
 
@@ -33,13 +34,15 @@ static const struct subcommand subcommands[] = {
 	{ "unbind", run_unbind, "takes an address back, with all that is open on it" },
 	{ "bindings", run_bindings, "all bindings: list, sync FILE, expire, restore, init" },
 	{ "cut", run_cut, "ends connections, on demand or when the policy changes" },
+	{ "check-haproxy", run_check_haproxy,
+	  "mistakes in a HAProxy configuration that open the gate" },
 };
 
 static int help(FILE *to)
 {
 	fputs("usage: cxctl SUBCOMMAND ...\n\n", to);
 	for (size_t i = 0; i < sizeof(subcommands) / sizeof(subcommands[0]); i++)
-		fprintf(to, "  %-10s %s\n", subcommands[i].name, subcommands[i].synopsis);
+		fprintf(to, "  %-14s %s\n", subcommands[i].name, subcommands[i].synopsis);
 	fputs("\n'cxctl SUBCOMMAND --help' says more; cxctl --version tells the version.\n", to);
 	return EXIT_OK;
 }
