@@ -29,7 +29,7 @@ struct request {
 	uint16_t src_port; /* of the client; 0: not told */
 	struct addr at;    /* where the client connected to, which q.dst and q.port may not be */
 	uint16_t at_port;
-	const char *id;    /* NULL: none */
+	const char *id; /* NULL: none */
 	size_t id_len;
 };
 

@@ -23,8 +23,8 @@ struct server_options {
 	struct resolver_options resolver;
 	struct decider *decider;
 	struct streams *streams; /* NULL: what is allowed is not noted */
-	const char *secrets; /* the directory of the gateway's own secrets, NULL: none */
-	uid_t peer;          /* who may be told them, on a unix socket; -1: nobody */
+	const char *secrets;     /* the directory of the gateway's own secrets, NULL: none */
+	uid_t peer;              /* who may be told them, on a unix socket; -1: nobody */
 };
 
 /*

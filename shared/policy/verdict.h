@@ -104,8 +104,8 @@ struct question {
 	 */
 	bool has_generation;
 	uint64_t generation;
-	bool opens; /* HTTP: the first request of its connection */
-	bool paid;  /* TLS, TCP: inside a CONNECT that was charged as the connection */
+	bool opens;          /* HTTP: the first request of its connection */
+	bool paid;           /* TLS, TCP: inside a CONNECT that was charged as the connection */
 	const char *upgrade; /* the Upgrade field, "" or NULL: none */
 	size_t upgrade_len;
 	/*
