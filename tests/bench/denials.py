@@ -58,7 +58,7 @@ addAction(NotRule(SuffixMatchNodeRule(listed)), RCodeAction(DNSRCode.NXDOMAIN))
 
 def policy(listed):
     return ("version: 1\nrevision: bench\npresets_version: \"2026.11\"\n"
-            "network: {presets: [], allowlist: [{list: %s}]}\nsources: {%s/32: default}\n" %
+            "network: {presets: [], limits: {dns: 10000000/s}, allowlist: [{list: %s}]}\nsources: {%s/32: default}\n" %
             (os.path.basename(listed), CLIENT_A))
 
 
@@ -99,7 +99,7 @@ class Bed:
             name = "cx-dns, audit" if audit else "cx-dns"
             self.servers[name] = CxDns(lab, self.policy, free_port(), stock.port, False, threads=1,
                                        more=["--audit-only", "denied"] if audit else ["-a", ""])
-        wait_for("dnsdist", lambda: self.ask("dnsdist", self.denied, 0.2, None)[1], 60)
+        wait_for("dnsdist", lambda: self.ask("dnsdist", self.denied, 0.2, None)[1], 300)
 
     def questions(self, what, chosen):
         return write(self.lab.path(what + ".dnsperf"), "".join("%s A\n" % n for n in chosen))

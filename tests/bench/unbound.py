@@ -30,7 +30,7 @@ def zone():
 
 def policy():
     return ("version: 1\nrevision: bench\npresets_version: \"2026.11\"\n"
-            "network:\n  presets: [default]\n  allowlist:\n" +
+            "network:\n  presets: [default]\n  limits: {dns: 10000000/s}\n  allowlist:\n" +
             "".join("    - \"n%d.%s\"\n" % (i, ZONE) for i in range(NAMES)) +
             "sources: {\"%s/32\": default}\n" % CLIENT_A)
 
