@@ -174,7 +174,8 @@ static bool make_file(int d, size_t cells, char *why)
 	static const char temp[] = LIMIT_FILE ".new";
 	(void)unlinkat(d, temp, 0);
 	int fd = openat(d, temp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
-	bool ok = fd >= 0 && ftruncate(fd, (off_t)image_size(cells)) == 0;
+	/* with its blocks: writing to a hole where the file system is full would end the process */
+	bool ok = fd >= 0 && (errno = posix_fallocate(fd, 0, (off_t)image_size(cells))) == 0;
 	struct limits *l = ok ? map_image(fd, image_size(cells), true, why) : NULL;
 	ok = l && fill_header(l->map, cells) && renameat(d, temp, d, LIMIT_FILE) == 0;
 	if (!ok)
