@@ -4,8 +4,7 @@
 
 #include <string.h>
 
-/* What an octet of a host name becomes: itself, lower case, or 0 where it must not stand. */
-static const uint8_t host_octet[256] = {
+const uint8_t name_octet[256] = {
 	['-'] = '-', ['_'] = '_', ['0'] = '0', ['1'] = '1', ['2'] = '2', ['3'] = '3', ['4'] = '4',
 	['5'] = '5', ['6'] = '6', ['7'] = '7', ['8'] = '8', ['9'] = '9', ['a'] = 'a', ['b'] = 'b',
 	['c'] = 'c', ['d'] = 'd', ['e'] = 'e', ['f'] = 'f', ['g'] = 'g', ['h'] = 'h', ['i'] = 'i',
@@ -97,7 +96,7 @@ enum name_err name_from_text(struct name *out, const char *s, size_t n)
 	unsigned labels = 0;
 	for (size_t i = 0; i <= n && bad == NAME_OK; i++) {
 		if (i < n && s[i] != '.') {
-			uint8_t c = host_octet[(uint8_t)s[i]];
+			uint8_t c = name_octet[(uint8_t)s[i]];
 			if (c)
 				out->wire[++len] = c;
 			else
@@ -158,7 +157,7 @@ enum name_err name_check_host(const struct name *a)
 		return NAME_EMPTY;
 	for (unsigned l = 0; l < a->n_labels; l++)
 		for (unsigned i = a->off[l] + 1u; i < a->off[l + 1]; i++)
-			if (!host_octet[a->wire[i]])
+			if (!name_octet[a->wire[i]])
 				return NAME_BAD_OCTET;
 	return last_label_is_numeric(a) ? NAME_IP_LITERAL : NAME_OK;
 }

@@ -42,6 +42,9 @@ enum name_err {
 	NAME_TRUNCATED /* wire only: the root label is missing, or a compression pointer */
 };
 
+/* What an octet of a host name becomes: itself, lower case, or 0 where it must not stand. */
+extern const uint8_t name_octet[256];
+
 /* One lower-case sentence, for people. */
 const char *name_strerror(enum name_err e);
 

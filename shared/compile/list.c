@@ -31,20 +31,6 @@ struct reader_of_list {
 
 /* ---- one line ----------------------------------------------------------------------------------- */
 
-/* a-z 0-9 - _ and A-Z as a-z; 0 for everything else. */
-static const uint8_t fold[256] = {
-	['-'] = '-', ['_'] = '_', ['0'] = '0', ['1'] = '1', ['2'] = '2', ['3'] = '3', ['4'] = '4',
-	['5'] = '5', ['6'] = '6', ['7'] = '7', ['8'] = '8', ['9'] = '9', ['a'] = 'a', ['b'] = 'b',
-	['c'] = 'c', ['d'] = 'd', ['e'] = 'e', ['f'] = 'f', ['g'] = 'g', ['h'] = 'h', ['i'] = 'i',
-	['j'] = 'j', ['k'] = 'k', ['l'] = 'l', ['m'] = 'm', ['n'] = 'n', ['o'] = 'o', ['p'] = 'p',
-	['q'] = 'q', ['r'] = 'r', ['s'] = 's', ['t'] = 't', ['u'] = 'u', ['v'] = 'v', ['w'] = 'w',
-	['x'] = 'x', ['y'] = 'y', ['z'] = 'z', ['A'] = 'a', ['B'] = 'b', ['C'] = 'c', ['D'] = 'd',
-	['E'] = 'e', ['F'] = 'f', ['G'] = 'g', ['H'] = 'h', ['I'] = 'i', ['J'] = 'j', ['K'] = 'k',
-	['L'] = 'l', ['M'] = 'm', ['N'] = 'n', ['O'] = 'o', ['P'] = 'p', ['Q'] = 'q', ['R'] = 'r',
-	['S'] = 's', ['T'] = 't', ['U'] = 'u', ['V'] = 'v', ['W'] = 'w', ['X'] = 'x', ['Y'] = 'y',
-	['Z'] = 'z',
-};
-
 static void stop(struct reader_of_list *r, const char *why)
 {
 	r->bad = true;
@@ -90,7 +76,7 @@ static size_t fast_name(uint8_t *wire, const char *s, size_t n)
 			start = i + 1;
 			continue;
 		}
-		uint8_t c = fold[(uint8_t)s[i]];
+		uint8_t c = name_octet[(uint8_t)s[i]];
 		if (!c)
 			return 0;
 		wire[i + 1] = c;
