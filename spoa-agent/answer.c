@@ -31,12 +31,23 @@ enum arg {
 	ARG_COUNT
 };
 
-static const char *const arg_names[ARG_COUNT] = {
-	[ARG_SRC] = "src",     [ARG_DST] = "dst",     [ARG_DPORT] = "dport",
-	[ARG_HELLO] = "hello", [ARG_SNI] = "sni",     [ARG_METHOD] = "method",
-	[ARG_URL] = "url",     [ARG_HOST] = "host",   [ARG_UPGRADE] = "upgrade",
-	[ARG_BIND] = "bind",   [ARG_ID] = "id",       [ARG_AUTHORITY] = "authority",
-	[ARG_FORM] = "form",   [ARG_SPORT] = "sport", [ARG_OPENS] = "opens",
+/* With their lengths, so that most are told apart by these. */
+#define ARG_NAME(text)                                                                             \
+	{                                                                                          \
+		text, sizeof(text) - 1                                                             \
+	}
+static const struct arg_name {
+	const char *text;
+	size_t n;
+} arg_names[ARG_COUNT] = {
+	[ARG_SRC] = ARG_NAME("src"),         [ARG_DST] = ARG_NAME("dst"),
+	[ARG_DPORT] = ARG_NAME("dport"),     [ARG_HELLO] = ARG_NAME("hello"),
+	[ARG_SNI] = ARG_NAME("sni"),         [ARG_METHOD] = ARG_NAME("method"),
+	[ARG_URL] = ARG_NAME("url"),         [ARG_HOST] = ARG_NAME("host"),
+	[ARG_UPGRADE] = ARG_NAME("upgrade"), [ARG_BIND] = ARG_NAME("bind"),
+	[ARG_ID] = ARG_NAME("id"),           [ARG_AUTHORITY] = ARG_NAME("authority"),
+	[ARG_FORM] = ARG_NAME("form"),       [ARG_SPORT] = ARG_NAME("sport"),
+	[ARG_OPENS] = ARG_NAME("opens"),
 };
 
 struct args {
@@ -52,12 +63,13 @@ static bool read_arg(struct args *a, struct reader *r)
 	if (r->bad)
 		return false;
 	for (unsigned i = 0; i < ARG_COUNT; i++) {
-		if (!spop_is(key, arg_names[i]))
+		if (key.n != arg_names[i].n || memcmp(key.p, arg_names[i].text, key.n) != 0)
 			continue;
 		if (a->seen & 1u << i)
 			return false;
 		a->seen |= 1u << i;
 		a->v[i] = v;
+		break;
 	}
 	return true;
 }
@@ -117,8 +129,8 @@ static void set_sni(struct request *r, const struct hello *h)
 	}
 }
 
-/* HAProxy's own reading of the name must be ours. */
-static void compare_sni(struct request *r, const struct args *a)
+/* HAProxy's own reading of the name must be ours: octet by octet, as a rule. */
+static void compare_sni(struct request *r, const struct args *a, const struct hello *h)
 {
 	struct spop_bytes sni;
 	struct name theirs;
@@ -126,7 +138,7 @@ static void compare_sni(struct request *r, const struct args *a)
 		flaw(r, FLAW_NO_SNI);
 		return;
 	}
-	if (!r->q.name)
+	if (!r->q.name || (sni.n == h->sni_len && memcmp(sni.p, h->sni, sni.n) == 0))
 		return;
 	enum name_err e = name_from_text(&theirs, (const char *)sni.p, sni.n);
 	if (e != NAME_OK || !name_equal(&theirs, &r->name))
@@ -149,7 +161,7 @@ static void read_tls(struct request *r, const struct args *a)
 	}
 	r->q.ech = h.ech;
 	set_sni(r, &h);
-	compare_sni(r, a);
+	compare_sni(r, a, &h);
 }
 
 static void url_flaw(struct request *r, enum url_err e)

@@ -21,7 +21,8 @@
 #include "spoa-agent/session.h"
 #include "spoa-agent/worker.h"
 
-enum { MAILBOX = 256, ACCEPT_BURST = 64, READ_BURST = 16 };
+/* A mailbox has room for all connections there may be: a burst of them waits, and none is turned away. */
+enum { MAILBOX = SERVER_MAX_CONNS, ACCEPT_BURST = 64, READ_BURST = 16 };
 
 static const double hello_s = 10; /* a connection must say HELLO within this */
 static const double linger_s = 1; /* a peer may read our goodbye for this long */

@@ -12,6 +12,7 @@ usage: agent.py --build DIR [--rounds N] [--names N] [b8] [b9]
 import argparse
 import contextlib
 import json
+import multiprocessing
 import os
 import pathlib
 import random
@@ -36,7 +37,6 @@ import rig  # noqa: E402
 import spop  # noqa: E402
 import versions  # noqa: E402
 
-SRC = spop.address("10.0.0.7")
 WARM = 1000  # names that are looked up once, and then known
 
 
@@ -52,6 +52,26 @@ def real_hello(name):
     return out.read()
 
 
+class Resolver:
+    """rig.Resolver in a process of its own: it is not to wait for what the bench does."""
+
+    def __init__(self, table):
+        ours, theirs = multiprocessing.Pipe()
+        self.process = multiprocessing.get_context("fork").Process(target=self.run, args=(theirs, table), daemon=True)
+        self.process.start()
+        self.port = ours.recv()
+
+    @staticmethod
+    def run(pipe, table):
+        resolver = rig.Resolver(table)
+        pipe.send(resolver.port)
+        resolver.thread.join()
+
+    def close(self):
+        self.process.terminate()
+        self.process.join()
+
+
 def cpu_ns(pid):
     """Of all threads that live."""
     total = 0
@@ -61,7 +81,8 @@ def cpu_ns(pid):
 
 
 def question(name, number):
-    args = {"src": SRC, "sport": 1024 + number % 60000, "dst": spop.address("203.0.113.5"), "dport": 443,
+    src = spop.address(f"10.0.{number % 250}.7")
+    args = {"src": src, "sport": 1024 + number % 60000, "dst": spop.address("203.0.113.5"), "dport": 443,
             "hello": real_hello(name), "sni": name, "id": f"bench-{number}"}
     return spop.frame(spop.NOTIFY, spop.message("cx-tls", args), number, 1)
 
@@ -116,7 +137,7 @@ def load(build, agent, frames, count):
     done = subprocess.run([build / "bench/spop_load", agent.socket, frames, "4", "32", str(count)],
                           capture_output=True, text=True, check=False, timeout=600)
     spent = agent.cpu_ns() - before
-    return spent / count, json.loads(done.stdout)
+    return spent / count, json.loads(done.stdout.splitlines()[-1])
 
 
 def compile_policy(build, work, listed):
@@ -137,7 +158,7 @@ def b8(args, work):
     policy = compile_policy(args.build, work, listed)
     frames = work / "frames"
     write_frames(frames, good, bad)
-    resolver = rig.Resolver({n: ["198.51.100.7"] for n in good})
+    resolver = Resolver({n: ["198.51.100.7"] for n in good})
     program = args.build / "cx-spoa"
     agents = {"no audit log": Agent(work, program, "plain", policy, resolver, ""),
               "everything audited": Agent(work, program, "audited", policy, resolver, work / "audit.jsonl"),
@@ -256,7 +277,7 @@ class Haproxy:
         self.process.wait(20)
 
 
-PROXY = b"PROXY TCP4 10.0.0.7 203.0.113.5 %d %d\r\n"
+PROXY = b"PROXY TCP4 10.1.0.%d 203.0.113.5 %d %d\r\n"
 
 
 def ask_http(haproxy, hosts, count):
@@ -265,7 +286,7 @@ def ask_http(haproxy, hosts, count):
     for i in range(4):
         s = socket.socket(socket.AF_UNIX)
         s.connect(str(haproxy.http))
-        s.sendall(PROXY % (2000 + i, 80))
+        s.sendall(PROXY % (i + 1, 2000 + i, 80))
         socks.append(s)
     for i in range(0, count, 4):
         for k, s in enumerate(socks):
@@ -283,7 +304,7 @@ def ask_tls(haproxy, hellos, count):
     for i in range(count):
         with socket.socket(socket.AF_UNIX) as s:
             s.connect(str(haproxy.tls))
-            s.sendall(PROXY % (2000 + i % 60000, 443) + hellos[i % len(hellos)])
+            s.sendall(PROXY % (i % 250 + 1, 2000 + i % 60000, 443) + hellos[i % len(hellos)])
             if not s.recv(64):
                 raise AssertionError("refused")
 
@@ -334,7 +355,7 @@ def b9(args, work):
     (work / "list1m").write_text("\n".join(listed) + "\n", encoding="ascii")
     (work / "list10k").write_text("\n".join(listed[:10000]) + "\n", encoding="ascii")
     (work / "listed.lua").write_text(LUA % (work / "list10k"), encoding="ascii")
-    resolver = rig.Resolver({n: ["198.51.100.7"] for n in good})
+    resolver = Resolver({n: ["198.51.100.7"] for n in good})
     hosts, hellos = [n.encode() for n in good], [real_hello(n) for n in good]
     rows = [("B9", "against", "ratio of CPU", "spread")]
     for version in ("2.6", "3.0"):

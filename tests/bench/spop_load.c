@@ -6,7 +6,7 @@
  * usage: spop_load SOCKET FRAMES CONNECTIONS WINDOW COUNT [RATE]
  * FRAMES: records of an octet ('a' allow, 'd' deny, '?' either is right) and a NOTIFY whose stream id is
  * the record's place in the file. RATE: questions a second, 0 = as fast as they are answered.
- * Prints one JSON object; exit 1 if anything was not the answer to a question.
+ * Prints a JSON object after each tenth of the questions and at the end; exit 1 if anything was not the answer to a question.
  */
 #include <errno.h>
 #include <stdbool.h>
@@ -241,11 +241,21 @@ static bool is_over(const struct conn *conns, unsigned n)
 	return !any || sent >= count;
 }
 
-static void run(struct conn *conns, unsigned n, int epoll)
+static void report(double start)
+{
+	printf("{\"sent\":%llu,\"allowed\":%llu,\"denied\":%llu,\"wrong\":%llu,\"broken\":%llu,"
+	       "\"seconds\":%.3f}\n",
+	       sent, allowed, denied, wrong, broken, now() - start);
+	fflush(stdout);
+}
+
+static void run(struct conn *conns, unsigned n, int epoll, double start)
 {
 	struct epoll_event e[EVENTS];
-	double start = now();
+	unsigned tenth = 1;
 	while (!is_over(conns, n)) {
+		for (; tenth < 10 && sent >= count / 10 * tenth; tenth++)
+			report(start);
 		double may_send = rate > 0 ? (now() - start) * rate : 1e300;
 		int k = epoll_wait(epoll, e, EVENTS, rate > 0 ? 1 : 1000);
 		for (int i = 0; i < k; i++)
@@ -277,9 +287,7 @@ int main(int argc, char **argv)
 		open_conn(&conns[i], argv[1], epoll);
 	}
 	double start = now();
-	run(conns, n, epoll);
-	printf("{\"sent\":%llu,\"allowed\":%llu,\"denied\":%llu,\"wrong\":%llu,\"broken\":%llu,"
-	       "\"seconds\":%.3f}\n",
-	       sent, allowed, denied, wrong, broken, now() - start);
+	run(conns, n, epoll, start);
+	report(start);
 	return wrong || broken || allowed + denied != sent ? 1 : 0;
 }
