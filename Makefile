@@ -293,10 +293,11 @@ bench-agent: $(BUILD)/bench/spop_load $(BUILD)/bench/constant-spoa $(BUILD)/cx-s
 # B3, B4, B12 alone.
 bench-scale: $(BUILD)/bench/load $(BUILD)/bench/prefix $(BUILD)/cx-policyc
 	@tests/bench/scale.py --build $(BUILD) --unbound $(UNBOUND) --sizes $(BENCH_SIZES)
-bench: $(BUILD)/race $(BUILD)/cx-dns $(BUILD)/cxctl $(BUILD)/bench/lookup $(BUILD)/bench/load $(BUILD)/bench/prefix $(BUILD)/cx-policyc $(BUILD)/cx_unbound.so $(BUILD)/plain/cx_unbound.so
+bench: $(BUILD)/race $(BUILD)/cx-spoa $(BUILD)/bench/spop_load $(BUILD)/bench/constant-spoa $(BUILD)/cx-dns $(BUILD)/cxctl $(BUILD)/bench/lookup $(BUILD)/bench/load $(BUILD)/bench/prefix $(BUILD)/cx-policyc $(BUILD)/cx_unbound.so $(BUILD)/plain/cx_unbound.so
 	@tests/bench/run.py --build $(BUILD) --sizes $(BENCH_SIZES)
 	@tests/bench/scale.py --build $(BUILD) --unbound $(UNBOUND) --sizes $(BENCH_SIZES)
 	@tests/bench/bind.py --build $(BUILD)
+	@tests/bench/agent.py --build $(BUILD)
 	@BUILD=$(BUILD) tests/bench/unbound.py
 	@BUILD=$(BUILD) tests/bench/denials.py
 	@BUILD=$(BUILD) tests/bench/replace.py
@@ -394,8 +395,11 @@ dns-mutate: $(BUILD)/cx_unbound.so $(BUILD)/race $(BUILD)/cx-policyc
 
 # Millions of questions: nothing may grow. Not part of the check.
 QUERIES ?= 5000000
-.PHONY: soak soak-dns
-soak: soak-dns
+REQUESTS ?= 5000000
+.PHONY: soak soak-dns soak-proxy
+soak: soak-dns soak-proxy
+soak-proxy: $(BUILD)/bench/spop_load $(BUILD)/cx-spoa $(BUILD)/cx-policyc
+	@tests/soak/proxy.py --build $(BUILD) --requests $(REQUESTS)
 soak-dns: $(BUILD)/cx-dns $(BUILD)/cx_unbound.so $(BUILD)/plain/cx_unbound.so $(BUILD)/race $(BUILD)/cx-policyc
 	@BUILD=$(BUILD) tests/soak/resolvers.py --queries $(QUERIES)
 
