@@ -64,6 +64,7 @@ class Resolver:
     @staticmethod
     def run(pipe, table):
         resolver = rig.Resolver(table)
+        resolver.ttl = 3600  # a bench of the agent, not of a resolver in Python
         pipe.send(resolver.port)
         resolver.thread.join()
 

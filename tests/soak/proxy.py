@@ -31,7 +31,7 @@ import agent as bench  # noqa: E402
 import names  # noqa: E402
 import rig  # noqa: E402
 
-KEPT, SHUT = 500, 500  # names of both policies, and of the first one only
+KEPT, SHUT = 100, 100  # names of both policies, and of the first one only
 
 
 class Tally:
@@ -295,7 +295,7 @@ def main():
     parser.add_argument("--replacements", type=int, default=2000)
     parser.add_argument("--reloads", type=int, default=10)
     parser.add_argument("--connections", type=int, default=1000)
-    parser.add_argument("--seconds", type=int, default=300)
+    parser.add_argument("--seconds", type=int, default=400)
     args = parser.parse_args()
     args.build = args.build.resolve()
     tally = Tally()

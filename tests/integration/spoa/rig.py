@@ -71,7 +71,7 @@ class Resolver:
     get no answer, fail- SERVFAIL, slow- an answer after `delay`, alias- a chain to another name."""
 
     def __init__(self, table):
-        self.table, self.delay, self.seen = table, 0.3, []
+        self.table, self.delay, self.seen, self.ttl = table, 0.3, [], 60
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.sock.bind(("127.0.0.1", 0))
         self.port = self.sock.getsockname()[1]
@@ -104,11 +104,11 @@ class Resolver:
             if name.startswith("alias-"):
                 where = {"alias-shut": "shut", "alias-never": "never"}.get(name.split(".")[0], "elsewhere")
                 owner = dns.name.from_text(f"target.{where}.example")
-                reply.answer.append(dns.rrset.from_text(q.name, 60, "IN", "CNAME", str(owner)))
+                reply.answer.append(dns.rrset.from_text(q.name, self.ttl, "IN", "CNAME", str(owner)))
             found = [a for a in self.table.get(name, [])
                      if (":" in a) == (q.rdtype == dns.rdatatype.AAAA)]
             if found:
-                reply.answer.append(dns.rrset.from_text_list(owner, 60, "IN", q.rdtype, found))
+                reply.answer.append(dns.rrset.from_text_list(owner, self.ttl, "IN", q.rdtype, found))
             elif name not in self.table:
                 reply.set_rcode(dns.rcode.NXDOMAIN)
         if name.startswith("slow-"):

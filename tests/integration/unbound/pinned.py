@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Raw TCP to a name: the module in real Unbound pins what it answers, a real agent beside it lets a
-client connect to what that client was told, and to nothing else."""
+"""The module in real Unbound pins what it answers, a real agent beside it lets a client connect by raw
+TCP to what that client was told, and to nothing else; and sends its TLS there before it asks itself."""
 
 import os
 import re
@@ -9,6 +9,9 @@ import time
 
 sys.path.insert(1, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "spoa"))
 
+sys.path.insert(1, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "e2e"))
+
+import hello  # noqa: E402
 import spop  # noqa: E402
 from lab import (BUILD, CLIENT_A, CLIENT_B, Authority, Process, addresses, check, describe, read,
                  wait_for)  # noqa: E402
@@ -27,6 +30,11 @@ web 300 A 198.51.100.30
 lure 300 CNAME x.never
 x.never 300 A 198.51.100.40
 zero 0 A 198.51.100.50
+many 300 A 198.51.100.61
+many 300 A 198.51.100.62
+many 300 A 198.51.100.63
+many 300 AAAA 2001:db8:7::61
+many 300 AAAA 2001:db8:7::62
 """
 
 
@@ -44,6 +52,7 @@ profiles:
       - {domain: lure.pin.example, protocols: [tcp], ports: [22]}
       - {domain: zero.pin.example, protocols: [tcp], ports: [22]}
       - web.pin.example
+      - many.pin.example
 %s
 sources: {%s/32: alpha, %s/32: alpha}
 """ % (extra, CLIENT_A, CLIENT_B)
@@ -61,6 +70,13 @@ class Agent(Process):
             got = c.ask("cx-tcp", {"src": spop.address(client), "dst": spop.address(dst),
                                    "dport": port, "id": "t"})
         return got.get("verdict"), got.get("next") or got.get("reason")
+
+    def tls(self, name, dst="203.0.113.5", client=CLIENT_A):
+        """The address that a connection goes to, or why there is none. The agent's own resolver is dead."""
+        with spop.Client(self.socket, timeout=10) as c:
+            got = c.ask("cx-tls", {"src": spop.address(client), "dst": spop.address(dst), "dport": 443, "sni": name,
+                                   "hello": hello.plain(hello.server_name(name)), "id": "t"})
+        return str(got["addr"]) if got.get("verdict") == "allow" else got.get("reason")
 
 
 def case_pinned(world, kind):
@@ -130,4 +146,38 @@ def case_pinned(world, kind):
     authority.stop()
 
 
-CASES = [case_pinned]
+def case_preferred(world, kind):
+    """TLS goes to an address that this client was given for the name; the one it tries first of all."""
+    runtime = world.lab.new("run")
+    os.makedirs(os.path.join(runtime, "pins"))
+    authority = Authority(world.lab, {ZONE: RECORDS})
+    path = world.lab.policy(policy())
+    u = world.unbound(kind, policy=path, stubs={ZONE: authority.port}, env={"CX_RUNTIME_DIR": runtime})
+    agent = Agent(world.lab, path, runtime)
+    check(agent.tls("web.pin.example") == "unresolved", "before DNS, with a resolver that is dead")
+    u.ask("web.pin.example")
+    wait_for("the pin", lambda: agent.tls("web.pin.example") == "198.51.100.30", 5, 0.05)
+    check(agent.tls("web.pin.example", client=CLIENT_B) == "unresolved", "what another client was given counts for nothing")
+    check(agent.tls("web.pin.example", "198.51.100.61") == "198.51.100.30", "another name's address is not taken")
+    u.ask("many.pin.example")
+    wait_for("the pins", lambda: agent.tls("many.pin.example").startswith("198.51.100.6"), 5, 0.05)
+    for n in (61, 62, 63):
+        check(agent.tls("many.pin.example", f"198.51.100.{n}") == f"198.51.100.{n}", "the client's choice among its addresses")
+    check(agent.tls("many.pin.example", "198.51.100.64").startswith("198.51.100.6"), "a neighbour is no choice")
+    check(agent.tls("many.pin.example", "2001:db8:7::61").startswith("198.51.100.6"), "IPv6 was not given yet")
+    u.ask("many.pin.example", "AAAA")
+    wait_for("IPv6", lambda: agent.tls("many.pin.example", "2001:db8:7::62") == "2001:db8:7::62", 5, 0.05)
+    check(agent.tls("many.pin.example", "2001:db8::1").startswith("2001:db8:7::6"), "the client's family first")
+    check(agent.tls("many.pin.example").startswith("198.51.100.6"), "and the other one for the other")
+    # what is pinned is judged like any other address
+    shut = policy("    deny: [{cidr: 198.51.100.61/32}, {cidr: 198.51.100.62/32}]")
+    world.lab.replace(path, world.lab.policy(shut))
+    wait_for("the new policy", lambda: agent.tls("many.pin.example", "198.51.100.61") == "198.51.100.63", 5, 0.05)
+    world.lab.replace(path, world.lab.policy(policy("    deny: [web.pin.example]")))
+    wait_for("a denied name", lambda: agent.tls("web.pin.example") == "denied-entry", 5, 0.05)
+    agent.stop()
+    u.stop()
+    authority.stop()
+
+
+CASES = [case_pinned, case_preferred]
