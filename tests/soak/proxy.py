@@ -122,9 +122,7 @@ def policies(build, work, kept, shut):
         text = ("version: 1\npresets_version: \"2026.11\"\nnetwork: {presets: [], allowlist: [{list: names.txt}]}\n"
                 "sources: {10.0.0.0/8: {profile}}\n".replace("{profile}", "default"))
         (where / "names.txt").write_text("\n".join(listed) + "\n", encoding="ascii")
-        # limits would be what is measured: what one source may do is far below this load
-        text = text.replace("presets: []", "presets: [], limits: {connections: 1000000/s, requests: 60000000/min, "
-                            "concurrent: 60000, dns_names: 60000000/min}")
+        text = text.replace("presets: []", f"presets: [], limits: {{{bench.NO_LIMITS}}}")
         (where / "policy.yaml").write_text(text, encoding="ascii")
         done = subprocess.run([build / "cx-policyc", where / "policy.yaml", "-o", where / "policy.bin",
                                "--allow-unenforced"], capture_output=True, text=True, check=False)
