@@ -3,16 +3,15 @@
 """B8: CPU per verdict of cx-spoa on a policy of a million names, hellos parsed, against an agent of the
 same sockets and protocol that answers a constant. B9: CPU per request and per TLS connection of HAProxy
 and its agent, against the same HAProxy with the constant agent, without an agent, and with other means to
-keep a list. All are asked in turn, round after round; each round gives one ratio and the medians count.
+keep a list. B10: the policy replaced while half of what saturates the agent is asked. All are asked in turn, round after round; each round gives one ratio and the medians count.
 Nothing is asserted but that the answers are right.
 
-usage: agent.py --build DIR [--rounds N] [--names N] [b8] [b9]
+usage: agent.py --build DIR [--rounds N] [--names N] [--swaps N] [b8] [b9] [b10]
 """
 
 import argparse
 import contextlib
 import json
-import multiprocessing
 import os
 import pathlib
 import random
@@ -55,24 +54,51 @@ def real_hello(name):
 
 
 class Resolver:
-    """rig.Resolver in a process of its own: it is not to wait for what the bench does."""
+    """What the agent asks for names: an nsd that knows them, so that nothing waits for a program in Python."""
 
     def __init__(self, table):
-        ours, theirs = multiprocessing.Pipe()
-        self.process = multiprocessing.get_context("fork").Process(target=self.run, args=(theirs, table), daemon=True)
-        self.process.start()
-        self.port = ours.recv()
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="cx-nsd-"))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.bind(("127.0.0.1", 0))
+            self.port = s.getsockname()[1]
+        lines = ["$ORIGIN .", "$TTL 86400", ". SOA a. b. 1 3600 600 86400 60", ". NS a."]
+        lines += [f"{name}. A {address}" for name, found in table.items() for address in found]
+        (self.dir / "zone").write_text("\n".join(lines) + "\n", encoding="ascii")
+        (self.dir / "conf").write_text(f"""server:
+    ip-address: 127.0.0.1@{self.port}
+    username: ""
+    chroot: ""
+    zonesdir: "{self.dir}"
+    pidfile: ""
+    xfrdfile: "{self.dir}/xfrd"
+    zonelistfile: "{self.dir}/zones"
+    xfrdir: "{self.dir}"
+    database: ""
+    server-count: 1
+remote-control:
+    control-enable: no
+zone:
+    name: "."
+    zonefile: "zone"
+""", encoding="ascii")
+        with open(self.dir / "log", "wb") as log:
+            self.process = subprocess.Popen(["nsd", "-d", "-c", self.dir / "conf"], stdout=log, stderr=log)
+        rig.wait_for("nsd", self.answers)
 
-    @staticmethod
-    def run(pipe, table):
-        resolver = rig.Resolver(table)
-        resolver.ttl = 3600  # a bench of the agent, not of a resolver in Python
-        pipe.send(resolver.port)
-        resolver.thread.join()
+    def answers(self):
+        query = b"\0\1\1\0\0\1\0\0\0\0\0\0\0\0\6\0\1"
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.settimeout(0.2)
+            with contextlib.suppress(OSError):
+                s.connect(("127.0.0.1", self.port))
+                s.send(query)
+                return s.recv(512)[3] & 15 == 0
+        return False
 
     def close(self):
         self.process.terminate()
-        self.process.join()
+        self.process.wait(20)
+        shutil.rmtree(self.dir, ignore_errors=True)
 
 
 def cpu_ns(pid):
@@ -187,6 +213,60 @@ def b8(args, work):
                      "an agent that answers a constant", *ratio(spent[kind], spent["constant"])))
     rows.append(("cx-spoa, no audit log: verdicts a CPU second", "-",
                  f"{1e9 / statistics.median(spent['no audit log']):.0f}", ""))
+    show(rows)
+
+
+# ---- B10 ---------------------------------------------------------------------------------------------
+
+def half_load(args, agent, frames, rate, policies, swaps):
+    """At half of what saturates: what was lost or wrong, and how long each policy took to be in force."""
+    seconds = max(10.0, swaps * 0.15)
+    process = subprocess.Popen([args.build / "bench/spop_load", agent.socket, frames, "4", "32",
+                                str(int(rate / 2 * seconds)), str(rate / 2)], stdout=subprocess.PIPE, text=True)
+    took = []
+    while len(took) < swaps and process.poll() is None:
+        before = agent.log.read_text(encoding="utf-8").count("policy-loaded")
+        shutil.copy(policies[len(took) % 2 ^ 1], agent.policy.with_suffix(".new"))
+        begin = time.monotonic()
+        os.replace(agent.policy.with_suffix(".new"), agent.policy)
+        while agent.log.read_text(encoding="utf-8").count("policy-loaded") == before:
+            time.sleep(0.002)
+        took.append(time.monotonic() - begin)
+    seen = json.loads(process.communicate()[0].splitlines()[-1])
+    return seen, took
+
+
+def b10(args, work):
+    """Two policies that differ in a third of the names, replaced in turn under half of the load."""
+    some = names.listed(600)
+    kept, shut, never = some[:200], some[200:400], names.listed(200, seed=99)
+    policies = []
+    for n, listed in enumerate((kept + shut, kept)):
+        (work / str(n)).mkdir()
+        policies.append(compile_policy(args.build, work / str(n), listed))
+    frames = work / "frames"
+    with open(frames, "wb") as f:
+        number = 0
+        for group, expect in ((kept, b"a"), (shut, b"?"), (never, b"d")):
+            for name in group:
+                f.write(expect + question(name, number))
+                number += 1
+    resolver = Resolver({n: ["198.51.100.7"] for n in kept + shut})
+    shutil.copy(policies[0], work / "policy.bin")
+    agent = Agent(work, args.build / "cx-spoa", "b10", work / "policy.bin", resolver, "")
+    agent.policy = work / "policy.bin"
+    rows = [("B10, proxy half", "questions", "lost, or wrong by both policies", "in force after")]
+    try:
+        load(args.build, agent, frames, 4000)
+        saturated = load(args.build, agent, frames, args.count)[1]
+        rate = saturated["sent"] / saturated["seconds"]
+        for what, swaps in (("control, no replacement", 0), (f"{args.swaps} replacements", args.swaps)):
+            seen, took = half_load(args, agent, frames, rate, policies, swaps)
+            when = f"{statistics.median(took) * 1000:.0f} ms, at most {max(took) * 1000:.0f}" if took else ""
+            rows.append((f"{what}, half of {rate:.0f}/s", str(seen["sent"]), str(seen["broken"] + seen["wrong"]), when))
+    finally:
+        agent.stop()
+        resolver.close()
     show(rows)
 
 
@@ -409,10 +489,11 @@ def main():
     parser.add_argument("--names", type=int, default=1000000)
     parser.add_argument("--count", type=int, default=200000)
     parser.add_argument("--requests", type=int, default=8000)
+    parser.add_argument("--swaps", type=int, default=1000)
     parser.add_argument("what", nargs="*")
     args = parser.parse_args()
     args.build = args.build.resolve()
-    for name, act in (("b8", b8), ("b9", b9)):
+    for name, act in (("b8", b8), ("b9", b9), ("b10", b10)):
         if args.what and name not in args.what:
             continue
         work = pathlib.Path(tempfile.mkdtemp(prefix="cx-bench-"))
