@@ -91,6 +91,10 @@ $(BUILD)/cx-spoa: $(call obj,$(SPOA_SRC)) $(LIVE_OBJ) $(CORE_OBJ)
 $(BUILD)/cx-dns: $(call obj,$(SHIM_SRC) $(HOST_SRC) $(WIRE_SRC)) $(DNS_OBJ) $(LIVE_OBJ) $(CORE_OBJ)
 	$(CC) $(LDFLAGS) -pthread -o $@ $^ $(POLICY_LIBS) -lev
 
+# For docker/: a cable between containers.
+$(BUILD)/cx-wire: $(call obj,docker/wire.c)
+	$(CC) $(LDFLAGS) -o $@ $^
+
 # ---- install -------------------------------------------------------------------------------------
 # Programs, the module with the Unbound that it is made for, manuals and examples. Starts nothing and
 # touches no installed Unbound or HAProxy.
@@ -234,6 +238,7 @@ help:
 	@echo 'deps     packages, and the Unbound that can load the module'
 	@echo 'demo     a guest, a gateway and an Internet in network namespaces'
 	@echo 'check    every test: $(CHECK_STAGES)'
+	@echo 'compose-test  docker/ on a container engine, which it installs and starts if there is none'
 	@echo 'bench    ratios against peers, in one table'
 	@echo 'Each stage of the check is a target of its own; CONTRIBUTING.md says what each shows.'
 
@@ -453,6 +458,15 @@ e2e-forced: all $(FORCED)
 # HAProxy of Debian 12, and of later releases in roots under build/roots/.
 integration-haproxy: all
 	@rc=0; for t in run explicit corporate; do tests/integration/haproxy/$$t || rc=1; done; exit $$rc
+
+# The containers of docker/, on the engine that answers or on one of our own under build/docker.
+.PHONY: compose-deps compose-test
+compose-deps:
+	@.ci/install-packages debootstrap python3 \
+		$$(command -v docker >/dev/null && { docker info || command -v dockerd; } >/dev/null 2>&1 || echo docker.io) \
+		$$(command -v docker-compose >/dev/null || docker compose version >/dev/null 2>&1 || echo docker-compose)
+compose-test: compose-deps
+	@tests/compose/run.py
 
 # What building and the demo need from Debian, and what checking and measuring need beside it.
 PACKAGES := build-essential dpkg-dev pkg-config bison flex ca-certificates binutils \

@@ -49,7 +49,7 @@ complain() { # FILE TEXT
 	bad=1
 }
 
-for f in $(find shared spoa-agent unbound-module tests -name '*.[ch]' | LC_ALL=C sort); do
+for f in $(find shared spoa-agent unbound-module docker tests -name '*.[ch]' | LC_ALL=C sort); do
 	bad=0
 	ours=$(allowed_ours "$f")
 	libs=$(allowed_libraries "$f")

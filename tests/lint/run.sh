@@ -14,11 +14,11 @@ passed=0
 failed=0
 
 sources() { # sources PATTERN: files of ours, never what was built
-	find shared spoa-agent unbound-module tests conf docs .ci -type f -name "$1" | LC_ALL=C sort
+	find shared spoa-agent unbound-module tests conf docs docker .ci -type f -name "$1" | LC_ALL=C sort
 }
 
 scripts() { # scripts INTERPRETER: files whose first line names it
-	find shared spoa-agent unbound-module tests conf docs .ci -type f ! -name '*.[ch]' \
+	find shared spoa-agent unbound-module tests conf docs docker .ci -type f ! -name '*.[ch]' \
 		-exec sh -c 'for f; do head -n 1 "$f" | grep -aEq "^#!.*[/ ]$0( |\$)" && echo "$f"; done' \
 		"$1" {} + | LC_ALL=C sort
 }
@@ -65,7 +65,7 @@ run_cppcheck() {
 		--enable=warning,performance,portability --inline-suppr \
 		--suppressions-list=tests/lint/cppcheck.txt -I. -D_GNU_SOURCE -D__BYTE_ORDER__=1234 \
 		-D__ORDER_LITTLE_ENDIAN__=1234 -D__x86_64__ -D__linux__ -DCX_VERSION='""' \
-		shared spoa-agent unbound-module tests
+		shared spoa-agent unbound-module docker tests
 }
 
 # One file, unless nothing that it could see has changed since it was last found clean. The analyzer, which
@@ -113,7 +113,7 @@ sys.exit(bad)' $({ sources '*.py'; scripts python3; } | LC_ALL=C sort -u)
 
 run_codespell() {
 	codespell --quiet-level=2 -I tests/lint/words.txt -S '*.bin,./build,*.pyc,__pycache__,corpus,golden' \
-		README.md CONTRIBUTING.md CHANGELOG.md Makefile shared spoa-agent unbound-module conf docs tests
+		README.md CONTRIBUTING.md CHANGELOG.md Makefile shared spoa-agent unbound-module conf docker docs tests
 }
 
 manuals() {
