@@ -150,7 +150,7 @@ integration-bind: $(BUILD)/cxctl $(BUILD)/faulty/cxctl $(BUILD)/cx-policyc
 # ---- unit tests ----------------------------------------------------------------------------------
 # tests/unit/test_NAME.c is one program; it takes what it needs of the objects of UNIT_LIB_SRC.
 UNIT_TESTS := bytes name addr audit badpolicy texts slot verdict decide gate wire pin \
-	spop hello hello_openssl authority connect secret session answer resolve bind overlay stream limit
+	spop hello hello_openssl authority connect secret session answer resolve bind overlay stream limit charge
 UNIT_LIB_SRC := $(BASE_SRC) $(POLICY_SRC) $(LIVE_SRC) $(DNS_SRC) $(WIRE_SRC) $(HOST_SRC) $(SPOA_LIB_SRC) shared/live/bindwrite.c
 UNIT_LIBS := -lcmocka $(POLICY_LIBS) -pthread
 $(BUILD)/unit/test_hello_openssl: UNIT_LIBS += -lssl
@@ -171,7 +171,7 @@ $(BUILD)/unit/policy-%.bin: tests/unit/policy-%.yaml $(BUILD)/cx-policyc
 	$(BUILD)/cx-policyc $< -o $@ --now 2026-11-21 --allow-unenforced
 
 .PHONY: unit
-unit: $(UNIT_BIN) $(BUILD)/unit/policy-a.bin $(BUILD)/unit/policy-b.bin $(BUILD)/unit/policy-c.bin $(BUILD)/unit/policy-d.bin
+unit: $(UNIT_BIN) $(BUILD)/unit/policy-a.bin $(BUILD)/unit/policy-b.bin $(BUILD)/unit/policy-c.bin $(BUILD)/unit/policy-d.bin $(BUILD)/unit/policy-e.bin
 	@CX_BUILD=$(BUILD) tests/unit/run.sh $(UNIT_BIN)
 
 # ---- verdict cases -------------------------------------------------------------------------------
@@ -329,12 +329,12 @@ $(BUILD)/fuzz/fuzz_yaml $(BUILD)/fuzz/fuzz_dump: $(BUILD)/fuzz/%: tests/fuzz/%.c
 FUZZ_BIN += $(BUILD)/fuzz/fuzz_yaml $(BUILD)/fuzz/fuzz_dump
 
 .PHONY: fuzz
-fuzz: $(FUZZ_BIN) $(BUILD)/unit/policy-a.bin $(BUILD)/unit/policy-b.bin $(BUILD)/unit/policy-d.bin
+fuzz: $(FUZZ_BIN) $(BUILD)/unit/policy-a.bin $(BUILD)/unit/policy-b.bin $(BUILD)/unit/policy-d.bin $(BUILD)/unit/policy-e.bin
 	@BUILD=$(BUILD) FUZZ_TIME=$(FUZZ_TIME) tests/fuzz/run.sh $(FUZZ_BIN)
 
 # Only what is known already.
 .PHONY: fuzz-replay
-fuzz-replay: $(FUZZ_BIN) $(BUILD)/unit/policy-a.bin $(BUILD)/unit/policy-b.bin $(BUILD)/unit/policy-d.bin
+fuzz-replay: $(FUZZ_BIN) $(BUILD)/unit/policy-a.bin $(BUILD)/unit/policy-b.bin $(BUILD)/unit/policy-d.bin $(BUILD)/unit/policy-e.bin
 	@BUILD=$(BUILD) FUZZ_TIME=0 tests/fuzz/run.sh $(FUZZ_BIN)
 
 # ---- the agent -----------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ enum what {
 	WHAT_FAILURES /* below a wildcard, or of a name: look-ups without an answer */
 };
 
-enum clock { CLOCK_FIRST, CLOCK_SECOND, CLOCK_SAID };
+enum clock { CLOCK_FIRST, CLOCK_SECOND, CLOCK_THIRD, CLOCK_SAID = CLOCK_THIRD };
 
 enum { FAILURES_AT_ONCE = 4, FAILURE_S = 5, MAX_RETRY_S = 86400 };
 
@@ -121,7 +121,9 @@ static enum limit_kind kind_of(const struct question *q)
 
 static enum clock clock_of(enum limit_kind k)
 {
-	return k == LIMIT_CONNECTIONS ? CLOCK_SECOND : CLOCK_FIRST;
+	return k == LIMIT_CONNECTIONS || k == LIMIT_DNS_OCTETS ? CLOCK_SECOND
+	       : k == LIMIT_DNS                                ? CLOCK_THIRD
+							       : CLOCK_FIRST;
 }
 
 /* The profile that says what the source may do: of who has none, the default one. */
@@ -133,11 +135,12 @@ static uint32_t paying_profile(const struct bill *b)
 static bool pay_kind(struct bill *b, enum limit_kind k)
 {
 	struct rate r = policy_limit(b->p, paying_profile(b), k);
-	enum clock c = clock_of(k);
+	enum clock c = clock_of(k), beyond = c == CLOCK_THIRD ? CLOCK_FIRST : c;
 	if (pay(b, (struct thing){ .what = WHAT_SOURCE }, c, k, r, 1))
 		return true;
 	struct charge first = b->out;
-	b->out.dropped = !pay(b, (struct thing){ .what = WHAT_BEYOND }, c, k, r, 1) && !b->full;
+	b->out.dropped =
+		!pay(b, (struct thing){ .what = WHAT_BEYOND }, beyond, k, r, 1) && !b->full;
 	b->out.retry_after_s = first.retry_after_s;
 	return false;
 }
@@ -201,9 +204,7 @@ static bool pay_entry(struct bill *b, uint32_t rule, enum limit_kind k, enum wha
 		      uint64_t cost)
 {
 	const struct thing x = { what, 0, rule_word(b->p, rule) };
-	bool second = k == LIMIT_CONNECTIONS || k == LIMIT_DNS_OCTETS;
-	return pay(b, x, second ? CLOCK_SECOND : CLOCK_FIRST, k, policy_rule_limit(b->p, rule, k),
-		   cost);
+	return pay(b, x, clock_of(k), k, policy_rule_limit(b->p, rule, k), cost);
 }
 
 static bool pay_entries(struct bill *b)
