@@ -182,7 +182,7 @@ static bool judge_addresses(struct worker *w, const struct reply *to, struct req
 	const struct policy *p = decide_begin(w->judge, &req->q, now, &d, &f);
 	bool answers = final || d.v.action == ACTION_ALLOW;
 	if (answers && !paid)
-		decide_charge(w->judge, &req->q, p, now, &d);
+		decide_charge(w->judge, &req->q, p, now, false, &d);
 	decide_end(w->judge);
 	bool allowed = d.v.action == ACTION_ALLOW;
 	const struct addr *addr = allowed && d.v.addr < req->q.n_resolved ? &c->v[d.v.addr] : NULL;

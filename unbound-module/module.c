@@ -244,7 +244,7 @@ static bool hear(struct hearing *h)
 
 	open_hearing(h, &g);
 	if (h->t && h->t->decide)
-		gate_charge(&g);
+		gate_charge(&g, false);
 	return close_hearing(h, &g);
 }
 
@@ -631,7 +631,7 @@ static int judge_cached(struct query_info *qi, const struct reply_info *rep,
 		look_at(&g, rep);
 	/* who may have it as it is pays here; everybody else in operate() */
 	if (h.t && h.t->decide && g.d->v.action == ACTION_ALLOW && !g.changed)
-		gate_charge(&g);
+		gate_charge(&g, true);
 	if (!close_hearing(&h, &g) || g.changed)
 		return 0; /* operate() judges again, refuses or filters, and writes it down */
 	record(&h);

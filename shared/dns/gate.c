@@ -45,9 +45,9 @@ bool gate_ask(struct decide_thread *t, const struct question *q, struct now now,
 	return d->v.unpoliced || d->v.action == ACTION_ALLOW;
 }
 
-bool gate_charge(struct gate *g)
+bool gate_charge(struct gate *g, bool tentative)
 {
-	decide_charge(g->t, g->q, g->p, g->f.now, g->d);
+	decide_charge(g->t, g->q, g->p, g->f.now, tentative, g->d);
 	g->was = g->d->v;
 	return g->d->v.unpoliced || g->d->v.action == ACTION_ALLOW;
 }

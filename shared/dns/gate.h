@@ -87,9 +87,10 @@ bool gate_close(struct gate *g);
 /*
  * Charges the subject for the question, which is due once for each that is answered or looked up: between
  * gate_open() and gate_close(), or by gate_ask(). False: a limit was reached, and *d says so; if
- * d->dropped, no answer is to be sent.
+ * d->dropped, no answer is to be sent. tentative: the question will then be asked again, so that being
+ * over a limit costs nothing here.
  */
-bool gate_charge(struct gate *g);
+bool gate_charge(struct gate *g, bool tentative);
 
 /*
  * The question alone, as it comes in: judged and charged, without records. If it passes, the answer is

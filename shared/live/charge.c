@@ -33,6 +33,7 @@ struct bill {
 	struct charge out;
 	bool full;
 	bool fresh; /* the name is new below its wildcard */
+	bool tentative;
 };
 
 /* What a clock is about. */
@@ -138,6 +139,8 @@ static bool pay_kind(struct bill *b, enum limit_kind k)
 	enum clock c = clock_of(k), beyond = c == CLOCK_THIRD ? CLOCK_FIRST : c;
 	if (pay(b, (struct thing){ .what = WHAT_SOURCE }, c, k, r, 1))
 		return true;
+	if (b->tentative)
+		return false;
 	struct charge first = b->out;
 	b->out.dropped =
 		!pay(b, (struct thing){ .what = WHAT_BEYOND }, beyond, k, r, 1) && !b->full;
@@ -280,17 +283,21 @@ static void count(struct charge_counts *counts, const struct bill *b)
 
 struct charge charge_question(const struct charge_tables *t, struct charge_counts *counts,
 			      const struct policy *p, const struct question *q, uint64_t generation,
-			      const struct now *now, struct verdict *v)
+			      const struct now *now, bool tentative, struct verdict *v)
 {
-	struct bill b = {
-		.t = t, .p = p, .q = q, .v = v, .generation = generation, .now_ns = now->boot_ns
-	};
+	struct bill b = { .t = t,
+			  .p = p,
+			  .q = q,
+			  .v = v,
+			  .generation = generation,
+			  .tentative = tentative,
+			  .now_ns = now->boot_ns };
 	/* what only says what comes next is paid when that has come */
 	if (!p || !t->own || v->unpoliced || v->any_profile || v->reason == REASON_INTERNAL_ERROR ||
 	    (v->action == ACTION_NEXT && q->layer != LAYER_CONNECT))
 		return b.out;
 	pay_all(&b);
-	if (!b.out.limited)
+	if (!b.out.limited || tentative)
 		return b.out;
 	b.out.quiet = v->action == ACTION_DENY &&
 		      (b.out.dropped ||

@@ -50,10 +50,13 @@ struct charge {
 	bool quiet;             /* it was written down lately: do not again */
 };
 
-/* Charges, and changes *v to rate-limit where that is due. p may be NULL: then nothing is charged. */
+/*
+ * Charges, and changes *v to rate-limit where that is due. p may be NULL: then nothing is charged.
+ * tentative: who is over a limit will be asked about again, so that being over costs and counts nothing.
+ */
 struct charge charge_question(const struct charge_tables *t, struct charge_counts *counts,
 			      const struct policy *p, const struct question *q, uint64_t generation,
-			      const struct now *now, struct verdict *v);
+			      const struct now *now, bool tentative, struct verdict *v);
 
 /* Was a limit of the subject's written down in the last CHARGE_WINDOW_S? Else it counts as done now. */
 bool charge_said(const struct charge_tables *t, const struct question *q, uint64_t generation,

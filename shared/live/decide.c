@@ -690,13 +690,13 @@ void decide_end(struct decide_thread *t)
 /* ---- limits ---- */
 
 void decide_charge(struct decide_thread *t, const struct question *q, const struct policy *p,
-		   struct now now, struct decision *out)
+		   struct now now, bool tentative, struct decision *out)
 {
 	struct decider *d = t->of;
 	const struct charge_tables tables = budgets_tables(d->budgets);
 	enum reason was = out->v.reason;
 	struct charge c = charge_question(&tables, budgets_counts(d->budgets), p, q,
-					  out->generation, &now, &out->v);
+					  out->generation, &now, tentative, &out->v);
 	out->dropped = c.dropped;
 	out->quiet = c.quiet;
 	out->retry_after_s = c.limited ? c.retry_after_s : 0;
@@ -709,7 +709,7 @@ void decide_ask(struct decide_thread *t, const struct question *q, struct now no
 {
 	struct facts f;
 	const struct policy *p = decide_begin(t, q, now, out, &f);
-	decide_charge(t, q, p, now, out);
+	decide_charge(t, q, p, now, false, out);
 	decide_end(t);
 }
 

@@ -123,9 +123,12 @@ unsigned decide_addrs(struct decide_thread *t, const struct question *q, struct 
  */
 const struct policy *decide_begin(struct decide_thread *t, const struct question *q, struct now now,
 				  struct decision *out, struct facts *f);
-/* Charges the subject for a decision of decide_begin(), which may become rate-limit. */
+/*
+ * Charges the subject for a decision of decide_begin(), which may become rate-limit. tentative: then the
+ * question is asked again, and this did not count.
+ */
 void decide_charge(struct decide_thread *t, const struct question *q, const struct policy *p,
-		   struct now now, struct decision *out);
+		   struct now now, bool tentative, struct decision *out);
 void decide_end(struct decide_thread *t);
 
 /* A look-up that is under way for a subject. */

@@ -60,7 +60,7 @@ static enum reason ask_q(struct bench *b, const struct question *q, double at_s)
 {
 	const struct facts f = { .now = { .boot_ns = S_NS(at_s), .wall_ns = 1763683200000000000 } };
 	verdict(policy, q, &f, &b->v);
-	b->c = charge_question(&b->t, &b->counts, policy, q, 0, &f.now, &b->v);
+	b->c = charge_question(&b->t, &b->counts, policy, q, 0, &f.now, false, &b->v);
 	return b->v.reason;
 }
 
@@ -127,6 +127,25 @@ static void test_denied(void **state)
 	assert_false(b->c.dropped);
 	(void)ask(b, LAYER_DNS, "192.0.2.1", "a.example.com", 9);
 	assert_true(b->c.dropped);
+	end(b);
+}
+
+/* Being over costs nothing where the question is asked again; passing does. */
+static void test_tentative(void **state)
+{
+	struct bench *b = begin();
+	struct name n = name_of("a.example.com");
+	const struct facts f = { .now = { .boot_ns = S_NS(9), .wall_ns = 1 } };
+	const struct question q = question_about(LAYER_DNS, "10.9.0.1", &n, 0);
+	for (unsigned i = 0; i < 50; i++) {
+		verdict(policy, &q, &f, &b->v);
+		b->c = charge_question(&b->t, &b->counts, policy, &q, 0, &f.now, true, &b->v);
+		assert_int_equal(b->v.reason, i < 10 ? REASON_ALLOWED : REASON_RATE_LIMIT);
+		assert_false(b->c.dropped);
+	}
+	assert_int_equal(atomic_load(&b->counts.limited[LAYER_DNS][LIMIT_DNS]), 0);
+	assert_int_equal(ask(b, LAYER_DNS, "10.9.0.1", "a.example.com", 9), REASON_RATE_LIMIT);
+	assert_false(b->c.dropped || b->c.quiet);
 	end(b);
 }
 
@@ -312,7 +331,7 @@ static void test_tasks(void **state)
 			q.src = addr_of(i % 2 ? "10.9.0.1" : "2001:db8:9::1");
 			verdict(policy, &q, &f, &b->v);
 			b->c = charge_question(&b->t, &b->counts, policy, &q, generation, &f.now,
-					       &b->v);
+					       false, &b->v);
 			assert_int_equal(b->v.reason, i < 10 ? REASON_ALLOWED : REASON_RATE_LIMIT);
 		}
 	end(b);
@@ -322,11 +341,11 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_source),      cmocka_unit_test(test_denied),
-		cmocka_unit_test(test_said_once),   cmocka_unit_test(test_names),
-		cmocka_unit_test(test_octets),      cmocka_unit_test(test_entries),
-		cmocka_unit_test(test_observe),     cmocka_unit_test(test_connections),
-		cmocka_unit_test(test_two_plugins), cmocka_unit_test(test_failures),
-		cmocka_unit_test(test_tasks),
+		cmocka_unit_test(test_tentative),   cmocka_unit_test(test_said_once),
+		cmocka_unit_test(test_names),       cmocka_unit_test(test_octets),
+		cmocka_unit_test(test_entries),     cmocka_unit_test(test_observe),
+		cmocka_unit_test(test_connections), cmocka_unit_test(test_two_plugins),
+		cmocka_unit_test(test_failures),    cmocka_unit_test(test_tasks),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
