@@ -168,6 +168,12 @@ uint64_t limit_seed(const struct limits *l)
 	return l->map->seed[0] ^ l->map->seed[3];
 }
 
+static bool move_clock(struct limit_cell *c, unsigned clock, uint64_t *old, uint64_t to)
+{
+	return atomic_compare_exchange_weak_explicit(&c->clock[clock], old, to,
+						     memory_order_relaxed, memory_order_relaxed);
+}
+
 uint64_t limit_charge(struct limits *l, const struct limit_key *k, unsigned clock,
 		      const struct limit_pace *p, uint64_t cost, uint64_t floor_ns, uint64_t now_ns)
 {
@@ -177,17 +183,21 @@ uint64_t limit_charge(struct limits *l, const struct limit_key *k, unsigned cloc
 		c = settle_in(&s, now_ns);
 	if (!c)
 		return LIMIT_FULL;
+	uint64_t most = p->ahead_ns < UINT64_MAX - now_ns ? now_ns + p->ahead_ns : UINT64_MAX;
 	uint64_t least = floor_ns > now_ns ? floor_ns : now_ns, old = get(&c->clock[clock]);
 	double price = p->unit_ns * (double)cost + 0.5;
 	uint64_t price_ns = price < 9e18 ? (uint64_t)price : UINT64_C(9000000000000000000);
 	for (;;) {
 		uint64_t from = old > least ? old : least, next = from + price_ns;
-		if (next < from || next - now_ns > p->ahead_ns)
-			return next < from || price_ns > p->ahead_ns ? LIMIT_FULL - 1
-								     : next - now_ns - p->ahead_ns;
-		if (atomic_compare_exchange_weak_explicit(&c->clock[clock], &old, next,
-							  memory_order_relaxed,
-							  memory_order_relaxed))
+		/* used up at a slower pace than the one of now: as much as can be used up now */
+		if (old > most) {
+			if (move_clock(c, clock, &old, most))
+				old = most;
+			continue;
+		}
+		if (next < from || next > most)
+			return next < from || price_ns > p->ahead_ns ? LIMIT_FULL - 1 : next - most;
+		if (move_clock(c, clock, &old, next))
 			return 0;
 	}
 }
@@ -210,9 +220,7 @@ bool limit_mark(struct limits *l, const struct limit_key *k, unsigned clock, uin
 		return true;
 	uint64_t old = get(&c->clock[clock]);
 	while (old <= now_ns)
-		if (atomic_compare_exchange_weak_explicit(&c->clock[clock], &old, until_ns,
-							  memory_order_relaxed,
-							  memory_order_relaxed))
+		if (move_clock(c, clock, &old, until_ns))
 			return true;
 	return false;
 }

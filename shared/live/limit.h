@@ -79,7 +79,8 @@ uint64_t limit_seed(const struct limits *l);
 
 /*
  * Charges `cost` units, unless that is too much now: then nothing is charged, and how many ns to wait
- * is returned. 0: charged. floor_ns: the clock is taken to be there at least.
+ * is returned. 0: charged. A clock that another pace set further ahead than this one lets it be is put
+ * back to that. floor_ns: the clock is taken to be there at least.
  */
 uint64_t limit_charge(struct limits *l, const struct limit_key *k, unsigned clock,
 		      const struct limit_pace *p, uint64_t cost, uint64_t floor_ns,

@@ -402,9 +402,9 @@ server:
         audit = self.dir / "audit.proxy"
         audit.touch()
         shutil.chown(audit, "nobody", "nogroup")
-        streams = self.dir / "cx/streams"
-        streams.mkdir(exist_ok=True)
-        shutil.chown(streams, "nobody", "nogroup")
+        for its in (self.dir / "cx/streams", self.dir / "cx/limits/spoa"):
+            its.mkdir(parents=True, exist_ok=True)
+            shutil.chown(its, "nobody", "nogroup")
         sock = self.dir / "cx/spoa.sock"
         process = self.start("agent", "gateway", [
             AGENT, "-p", self.dir / "policy.bin", "-l", f"unix:{sock}", "-r", self.dir / "cx",

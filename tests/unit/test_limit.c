@@ -129,6 +129,20 @@ static void test_costs(void **state)
 	limits_close(l);
 }
 
+/* A limit that is raised holds at once: what was used up of the old one does not last longer. */
+static void test_raised(void **state)
+{
+	struct limits *l = table(64);
+	const struct limit_key k = key("192.0.2.1", 0, 0);
+	const struct limit_pace slow = limit_pace(1, 3600, 5), fast = limit_pace(10, 1, 10);
+	for (unsigned i = 0; i < 5; i++)
+		assert_int_equal(limit_charge(l, &k, 0, &slow, 1, 0, S_NS(9)), 0);
+	assert_int_not_equal(limit_charge(l, &k, 0, &slow, 1, 0, S_NS(9)), 0);
+	assert_int_equal(limit_charge(l, &k, 0, &fast, 1, 0, S_NS(9)), S_NS(0.1));
+	assert_int_equal(limit_charge(l, &k, 0, &fast, 1, 0, S_NS(9.1)), 0);
+	limits_close(l);
+}
+
 static void test_subjects(void **state)
 {
 	struct limits *l = table(1024);
@@ -344,6 +358,7 @@ int main(void)
 		cmocka_unit_test(test_rate),
 		cmocka_unit_test(test_costs),
 		cmocka_unit_test(test_subjects),
+		cmocka_unit_test(test_raised),
 		cmocka_unit_test(test_eight_threads),
 		cmocka_unit_test_setup(test_two_processes, fresh),
 		cmocka_unit_test_setup(test_restart, fresh),
