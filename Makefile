@@ -191,8 +191,8 @@ verdict-function: $(BUILD)/verdict/run $(BUILD)/cx-policyc
 	@tests/verdict/run.py --build $(BUILD) --layers function
 
 # Breaks the matching code on purpose; fails if the cases do not notice.
-mutate: $(BUILD)/verdict/run $(BUILD)/cx-policyc
-	@tests/mutate/run.py --build $(BUILD)
+mutate: $(BUILD)/verdict/run $(BUILD)/cx-policyc $(BUILD)/unit/test_limit $(BUILD)/unit/test_charge $(BUILD)/unit/policy-e.bin
+	@rc=0; tests/mutate/run.py --build $(BUILD) || rc=1; tests/mutate/live.py --build $(BUILD) || rc=1; exit $$rc
 
 # ---- the independent oracle ----------------------------------------------------------------------
 # `make oracle` asks verdict() and a slow reference of the rules the same; N questions from SEED.
