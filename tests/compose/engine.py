@@ -73,6 +73,8 @@ class Engine:
                 self.process.wait()
             self.process = None
         if self.place:
+            for name in (self.place / "exec/netns").glob("*"): # dockerd leaves the one it started with mounted
+                permitted("umount", name)
             shutil.rmtree(self.place, ignore_errors=True)
             for pattern in (self.place.name, "*/" + self.place.name):
                 for group in pathlib.Path("/sys/fs/cgroup").glob(pattern):
