@@ -16,7 +16,7 @@ struct worker {
 };
 
 struct worker *worker_new(struct ev_loop *loop, struct decider *d, struct streams *streams,
-			  const struct resolver_options *o)
+			  const struct resolver_options *o, const char *secrets)
 {
 	static const uint8_t v4[4] = { 198, 51, 100, 1 };
 	struct addr to = addr_from_v4(v4);
@@ -30,6 +30,8 @@ struct worker *worker_new(struct ev_loop *loop, struct decider *d, struct stream
 	spop_set_string(&out, "upstream", "direct");
 	spop_set_u32(&out, "port", 443);
 	spop_set_string(&out, "name", "constant.example");
+	spop_set_u32(&out, "concurrent", INT32_MAX);
+	spop_set_string(&out, "rate", "52428800");
 	spop_set_string(&out, "verdict", "allow");
 	w->n = out.len;
 	return w;

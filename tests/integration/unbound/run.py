@@ -1006,7 +1006,8 @@ EACH_KIND = [case_answers, case_query_types, case_like_stock, case_failures, cas
              case_shrinking, case_log_file, case_local_zones, case_auth_zones, case_module_order,
              case_settings,
              case_ignored_sources, case_proxy_protocol, case_tls_and_ipv6, case_client_subnet,
-             case_snooping, case_loaded_cache, case_audit, case_audit_of_failures, case_reload] + filtered.CASES + limited.CASES + pinned.CASES
+             case_snooping, case_loaded_cache, case_audit, case_audit_of_failures, case_reload,
+             *filtered.CASES, *limited.CASES, *pinned.CASES]
 
 
 def quick_cases(world):
