@@ -3,7 +3,8 @@
 """B8: CPU per verdict of cx-spoa on a policy of a million names, hellos parsed, against an agent of the
 same sockets and protocol that answers a constant. B9: CPU per request and per TLS connection of HAProxy
 and its agent, against the same HAProxy with the constant agent, without an agent, and with other means to
-keep a list. B10: the policy replaced while half of what saturates the agent is asked. All are asked in turn, round after round; each round gives one ratio and the medians count.
+keep a list. B10: the policy replaced while half of what saturates the agent is asked. All are asked in turn, round after round;
+each round gives one ratio and the medians count.
 Nothing is asserted but that the answers are right.
 
 usage: agent.py --build DIR [--rounds N] [--names N] [--swaps N] [b8] [b9] [b10]
