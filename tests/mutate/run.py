@@ -19,7 +19,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 SOURCES = ["shared/base/name.c", "shared/base/addr.c", "shared/policy/policy.c", "shared/policy/check.c", "shared/policy/check_records.c",
            "shared/policy/slot.c", "shared/policy/overlay.c", "shared/policy/verdict.c", "shared/policy/seen.c",
-           "shared/policy/permit.c", "shared/policy/task.c", "shared/policy/zone.c", "shared/policy/destination.c",
+           "shared/policy/permit.c", "shared/policy/task.c", "shared/policy/zone.c", "shared/policy/upstream.c",
+           "shared/policy/destination.c",
            "shared/tools/target.c", "tests/verdict/run.c"]
 
 
