@@ -4,6 +4,7 @@
 and without a policy. All servers run at once and are asked in turn, dnsperf after dnsperf; each round
 gives one ratio per server, and the medians count. A time is never asserted."""
 
+import argparse
 import json
 import os
 import re
@@ -55,6 +56,7 @@ def measure(server, names):
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__, epilog="Environment: BUILD, ROUNDS, SECONDS_EACH.").parse_args()
     lab = Lab()
     try:
         authority = Authority(lab, {ZONE: zone()})

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What clients of an explicit proxy may try, byte by byte. Everything here but the helpers must fail."""
 
+import pwd
+import subprocess
+
 from lab import GUESTS, UNLISTED, UNLISTED_ADDR
 
 GOOD, RULED, SSH = "listed.example.net", "api.example.org", "git.example.org"
@@ -12,6 +15,26 @@ HIDDEN = ("X-HTTP-Method-Override: DELETE\r\nX-HTTP-Method: DELETE\r\nX-Method-O
           "X-Original-URL: /admin\r\nX-Rewrite-URL: /admin\r\nX-Forwarded-Host: evil.test\r\n"
           "Forwarded: host=evil.test\r\nProxy-Authorization: Basic eDp5\r\nProxy-Connection: keep-alive\r\n"
           "Proxy-Foo: bar\r\nConnection: authorization, keep-alive\r\nKeep-Alive: timeout=5\r\nTE: trailers\r\n")
+
+
+def opens(path, user):
+    """May a local process of this user connect to a unix socket?"""
+    who = pwd.getpwnam(user)
+    done = subprocess.run(["/usr/bin/python3", "-c", "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])",
+                           str(path)], user=who.pw_uid, group=who.pw_gid, extra_groups=[], cwd="/",
+                          stdin=subprocess.DEVNULL, capture_output=True, timeout=20)
+    return done.returncode == 0, done.stderr[-200:]
+
+
+def only_haproxy_opens(cases, lab, name):
+    """The sockets between HAProxy's listeners are HAProxy's user's (nobody, in the laboratory) alone."""
+    path = next(p for p in (lab.dir / "jail" / name, lab.dir / name) if p.exists())
+    mode = path.stat().st_mode & 0o777
+    cases.check(f"{name} is of mode 600", mode == 0o600, oct(mode))
+    held, why = opens(path, "daemon")
+    cases.check(f"{name}: another local user cannot open it", not held and b"PermissionError" in why, why)
+    held, why = opens(path, "nobody")
+    cases.check(f"{name}: HAProxy's user can", held, why)
 
 
 def connect(authority, version="1.1", extra="", host=None):
