@@ -420,7 +420,7 @@ build/unbound-tsan/stamp: $(UNBOUND_RECIPE)
 
 # ---- the gateway as a whole ------------------------------------------------------------------------
 # The demo: everything started on the embedded default policy, and what a guest gets from it.
-.PHONY: demo e2e e2e-forced probe microvm workloads integration-haproxy
+.PHONY: demo e2e e2e-forced probe microvm workloads integration-haproxy integration-haproxy-newest
 demo:
 	@mkdir -p $(BUILD)
 	@echo "Installing and building what is missing; the log is $(BUILD)/demo.log"
@@ -458,6 +458,9 @@ e2e-forced: all $(FORCED)
 # HAProxy of Debian 12, and of later releases in roots under build/roots/.
 integration-haproxy: all
 	@rc=0; for t in run explicit corporate; do tests/integration/haproxy/$$t || rc=1; done; exit $$rc
+# The newest stable one, from Debian testing. Not part of the check: what it installs changes by the day.
+integration-haproxy-newest:
+	@HAPROXY_VERSIONS=3.2 $(MAKE) --no-print-directory integration-haproxy
 
 # The containers of docker/, on the engine that answers or on one of our own under build/docker.
 .PHONY: compose-deps compose-test

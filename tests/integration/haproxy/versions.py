@@ -3,13 +3,15 @@
 their own. Runs one suite per release side by side. Never installs anything on this machine."""
 
 import concurrent.futures
+import os
 import pathlib
 import re
 import subprocess
 
 HERE = pathlib.Path(__file__).resolve().parent
 SUITES = {"3.0": "trixie", "3.2": "testing"}
-ALL = ("2.6", *SUITES)
+# Debian testing moves, and takes its time: 3.2 is for `make integration-haproxy-newest`.
+ALL = tuple(os.environ.get("HAPROXY_VERSIONS", "2.6 3.0").split())
 
 
 def binary_of(version):
