@@ -199,7 +199,7 @@ def proxy(at, cases):
     lab.run("gateway", ["nft", "add", "element", "inet", "cx", "cx_proxy", f"{{ {PROXY_PORT} }}"])
     process = lab.start_haproxy(config=CONF / "haproxy/proxy.cfg", name="proxy", env={
         "CX_BIND": f"{at.guest['gw4']}:{PROXY_PORT}", "CX_SPOE": str(CONF / "haproxy/spoe-proxy.conf"),
-        "CX_LUA": str(CONF / "haproxy/proxy.lua"), "CX_INNER": f"abns@{lab.tag}-inner"})
+        "CX_LUA": str(CONF / "haproxy/proxy.lua")})
     wait_for("the proxy to see the agent", lambda: lab.agent_state("proxy").startswith("UP"))
     with at.held("tunnel-a", "through"):
         frozen = freeze(tunnel(at))
