@@ -28,7 +28,7 @@ struct worker {
 	struct resolver *resolver;
 	const char *secrets;
 	struct pending *pending;
-	struct worker_stats stats;
+	unsigned n_pending;
 	uint16_t per_source[SOURCES]; /* pending answers, by a hash: sources may share a count */
 };
 
@@ -76,7 +76,7 @@ static void note_stream(struct worker *w, const struct request *req, const struc
 	s.n_names = 1;
 	s.names = q->name ? q->name : decide_pinned(w->judge, &s.n_names);
 	memcpy(s.rule, d->rule, sizeof(s.rule));
-	w->stats.streams_lost += !streams_put(w->streams, &s);
+	streams_put(w->streams, &s);
 }
 
 /*
@@ -111,7 +111,6 @@ static void finish(struct worker *w, const struct reply *to, const struct reques
 		session_ack(to->s, to->stream, to->frame, actions, n);
 	else
 		session_hold_ack(to->hold, actions, n);
-	w->stats.answered++;
 }
 
 static void fail(struct worker *w, const struct reply *to, const struct request *req,
@@ -209,7 +208,7 @@ static void pending_free(struct pending *p)
 	*p->link = p->next;
 	if (p->next)
 		p->next->link = p->link;
-	p->w->stats.pending--;
+	p->w->n_pending--;
 	(*source_count(p->w, &p->req.q.src))--;
 	free(p);
 }
@@ -233,7 +232,7 @@ static bool on_resolved(struct resolve_waiter *wait, const struct resolved *r, b
 static struct pending *pending_new(struct worker *w, const struct request *req)
 {
 	uint16_t *count = source_count(w, &req->q.src);
-	if (w->stats.pending >= WORKER_MAX_PENDING || *count >= WORKER_MAX_PER_SOURCE)
+	if (w->n_pending >= WORKER_MAX_PENDING || *count >= WORKER_MAX_PER_SOURCE)
 		return NULL;
 	struct pending *p = malloc(sizeof(*p) + request_text_size(req));
 	if (!p)
@@ -247,7 +246,7 @@ static struct pending *pending_new(struct worker *w, const struct request *req)
 	if (p->next)
 		p->next->link = &p->next;
 	w->pending = p;
-	w->stats.pending++;
+	w->n_pending++;
 	(*count)++;
 	return p;
 }
@@ -312,7 +311,6 @@ void worker_notify(struct worker *w, struct session *s, const struct spop_frame 
 	struct reply to = { .s = s, .stream = f->stream, .frame = f->frame };
 	struct request req;
 	struct decision d;
-	w->stats.notifies++;
 	request_read(&req, f->payload);
 	struct now now = decide_now();
 	if (has_name(&req)) {
@@ -326,11 +324,6 @@ void worker_notify(struct worker *w, struct session *s, const struct spop_frame 
 bool worker_ready(const struct worker *w)
 {
 	return decider_ready(w->decider);
-}
-
-void worker_stats(const struct worker *w, struct worker_stats *out)
-{
-	*out = w->stats;
 }
 
 struct worker *worker_new(struct ev_loop *loop, struct decider *d, struct streams *streams,

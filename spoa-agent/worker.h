@@ -25,12 +25,6 @@ enum {
 	WORKER_MAX_PER_SOURCE = 256
 };
 
-struct worker_stats {
-	uint64_t notifies, answered;
-	uint64_t streams_lost; /* rows of others that had to go for a new one */
-	unsigned pending;
-};
-
 /*
  * NULL: no memory. The decider must outlive the worker, and so must the streams, where what is allowed
  * is noted (NULL: nowhere), and secrets: the directory of the gateway's own (NULL: there is none).
@@ -42,6 +36,5 @@ void worker_free(struct worker *w);
 
 bool worker_ready(const struct worker *w);
 void worker_notify(struct worker *w, struct session *s, const struct spop_frame *f);
-void worker_stats(const struct worker *w, struct worker_stats *out);
 
 #endif

@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "shared/live/bindfile.h"
 #include "shared/policy/hash.h"
 
 #define PIN_MAGIC "CXPINS01"
@@ -26,8 +27,7 @@ enum {
 	WAYS = 8, /* places where a subject may be */
 	SETS = PIN_SUBJECTS / WAYS,
 	ROW_WAYS = 4, /* places of a name among the subject's rows */
-	NAME_WORDS = 32,
-	BOOT_ID = 40
+	NAME_WORDS = 32
 };
 
 /* All words are atomic: they may change under a reader, who then finds another version. */
@@ -56,7 +56,7 @@ struct image {
 	char magic[8];
 	uint32_t subjects, rows, row_size, zero;
 	uint64_t seed;
-	char boot_id[BOOT_ID];
+	char boot_id[BIND_BOOT_ID_SIZE];
 	_Alignas(4096) struct stored_subject subject[PIN_SUBJECTS];
 	_Alignas(4096) struct stored_row row[PIN_SUBJECTS][PIN_ROWS];
 };
@@ -407,23 +407,13 @@ static void explain(char *why, const char *text)
 	snprintf(why, PIN_WHY_SIZE, "%s", text);
 }
 
-static bool boot_id(char out[BOOT_ID])
-{
-	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-	memset(out, 0, BOOT_ID);
-	if (fd < 0)
-		return false;
-	ssize_t n = read(fd, out, BOOT_ID - 1);
-	close(fd);
-	return n >= 36;
-}
-
 static bool image_ok(const struct image *m)
 {
-	char id[BOOT_ID];
-	return boot_id(id) && memcmp(m->magic, PIN_MAGIC, 8) == 0 && m->subjects == PIN_SUBJECTS &&
-	       m->rows == PIN_ROWS && m->row_size == sizeof(struct stored_row) &&
-	       memcmp(m->boot_id, id, BOOT_ID) == 0;
+	char id[BIND_BOOT_ID_SIZE];
+	return bind_boot_id(id) && memcmp(m->magic, PIN_MAGIC, 8) == 0 &&
+	       m->subjects == PIN_SUBJECTS && m->rows == PIN_ROWS &&
+	       m->row_size == sizeof(struct stored_row) &&
+	       memcmp(m->boot_id, id, BIND_BOOT_ID_SIZE) == 0;
 }
 
 static bool fill_header(struct image *m)
@@ -433,7 +423,7 @@ static bool fill_header(struct image *m)
 	ssize_t n = fd < 0 ? -1 : read(fd, &seed, sizeof(seed));
 	if (fd >= 0)
 		close(fd);
-	if (n != sizeof(seed) || !boot_id(m->boot_id))
+	if (n != sizeof(seed) || !bind_boot_id(m->boot_id))
 		return false;
 	m->seed = seed;
 	m->subjects = PIN_SUBJECTS;

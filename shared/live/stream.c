@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "shared/base/bytes.h"
+#include "shared/live/bindfile.h"
 #include "shared/policy/hash.h"
 
 #define STREAM_MAGIC "CXSTRM01"
@@ -27,7 +28,6 @@
 enum {
 	WAYS = 16,
 	SETS = STREAM_ROWS / WAYS,
-	BOOT_ID = 40,
 	FLAG_ECH = 1,
 	FLAG_TO = 2,
 	FLAG_CUT = 4,
@@ -58,7 +58,7 @@ struct image {
 	char magic[8];
 	uint32_t rows, row_size;
 	uint64_t seed;
-	char boot_id[BOOT_ID];
+	char boot_id[BIND_BOOT_ID_SIZE];
 	_Alignas(4096) struct row row[STREAM_ROWS];
 };
 
@@ -71,17 +71,6 @@ struct streams {
 static void explain(char *why, const char *text)
 {
 	snprintf(why, STREAM_WHY_SIZE, "%s", text);
-}
-
-static bool boot_id(char out[BOOT_ID])
-{
-	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-	memset(out, 0, BOOT_ID);
-	if (fd < 0)
-		return false;
-	ssize_t n = read(fd, out, BOOT_ID - 1);
-	close(fd);
-	return n >= 36;
 }
 
 /* Never 0. */
@@ -240,9 +229,10 @@ static int open_dir(const char *runtime_dir, bool make, struct stat *st)
 
 static bool header_ok(const struct image *m)
 {
-	char id[BOOT_ID];
-	return boot_id(id) && memcmp(m->magic, STREAM_MAGIC, 8) == 0 && m->rows == STREAM_ROWS &&
-	       m->row_size == sizeof(struct row) && memcmp(m->boot_id, id, BOOT_ID) == 0;
+	char id[BIND_BOOT_ID_SIZE];
+	return bind_boot_id(id) && memcmp(m->magic, STREAM_MAGIC, 8) == 0 &&
+	       m->rows == STREAM_ROWS && m->row_size == sizeof(struct row) &&
+	       memcmp(m->boot_id, id, BIND_BOOT_ID_SIZE) == 0;
 }
 
 /*
@@ -269,7 +259,7 @@ static bool prepare(int fd, struct image *m)
 	}
 	if (ftruncate(fd, 0) != 0 || !make_room(fd))
 		return false;
-	if (getrandom(&m->seed, sizeof(m->seed), 0) != sizeof(m->seed) || !boot_id(m->boot_id))
+	if (getrandom(&m->seed, sizeof(m->seed), 0) != sizeof(m->seed) || !bind_boot_id(m->boot_id))
 		return false;
 	m->rows = STREAM_ROWS;
 	m->row_size = sizeof(struct row);
